@@ -1,0 +1,54 @@
+"""Errors that a user can mend. Each reads as one line: what, got, wanted, what to do.
+
+Functions that take arguments raise ``ValueError`` for a bad one. What comes from outside (settings of a step,
+data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`AffectflowError`; the commands
+print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
+"""
+
+
+def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
+    """Return the one line of an error.
+
+    Args:
+        what: the thing that is wrong, as its user knows it (a flag, a file, a column).
+        got: what was found.
+        wanted: what would have been right.
+        do: the next thing to do, in the imperative.
+
+    Example:
+        >>> what_got_wanted("--epochs", got="0", wanted="1 or more", do="pass --epochs 20")
+        '--epochs: got 0, wanted 1 or more; pass --epochs 20'
+    """
+    return f"{what}: got {got}, wanted {wanted}; {do}".replace("\n", " ")
+
+
+class AffectflowError(Exception):
+    """A fault that the user can mend; its text is one line."""
+
+
+class SettingsError(AffectflowError):
+    """A setting of a step has a value that it cannot have."""
+
+
+class DataError(AffectflowError):
+    """The face data, its lists or its labels are not as they must be."""
+
+
+class ArtifactError(AffectflowError):
+    """An artifact is missing, half-written, changed, or of another kind or schema."""
+
+
+class WeightsError(AffectflowError):
+    """A file of pre-trained weights is unsafe, unreadable, or does not fit the backbone."""
+
+
+class CheckpointError(AffectflowError):
+    """A checkpoint does not belong to this training run."""
+
+
+class TrainingError(AffectflowError):
+    """Training cannot go on, e.g. because the loss is no longer finite."""
+
+
+class TrackingError(AffectflowError):
+    """MLflow, or a run in it, is not there or does not answer as it must."""
