@@ -1,4 +1,4 @@
-"""What every step does the same way: check its settings, and end a user's error as one line and exit code 2."""
+"""What every step does the same way: check its settings; end a user's error as one line and exit code 2."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ USER_ERROR = 2
 
 
 class StepSettings(BaseModel):
-    """Base of a step's settings: types and ranges without defaults, which live in the component's signature."""
+    """Base of a step's settings: types and ranges; defaults live in the component's signature."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
-    """Call a step's ``run``; a fault that the user can mend ends the process with its one line and exit code 2.
+    """Call a step's ``run``; a fault that the user can mend ends it with one line and exit code 2.
 
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
