@@ -1,8 +1,8 @@
 """MLflow, in one place: a run per model, nested under a run per pipeline run.
 
-Tracking is on where ``MLFLOW_TRACKING_URI`` is set, and off otherwise: every function then returns a run whose
-methods do nothing. Parameters carry a prefix (``train.learning_rate``), because KFP's MLflow plugin logs a
-step's inputs under their bare names.
+Tracking is on where ``MLFLOW_TRACKING_URI`` is set, and off otherwise: every function then returns a run
+whose methods do nothing. Parameters carry a prefix (``train.learning_rate``), because KFP's MLflow plugin
+logs a step's inputs under their bare names.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from affectflow.artifacts import TRACKING_SIDECAR, dump_json
 from affectflow.errors import TrackingError, what_got_wanted
@@ -71,6 +73,7 @@ class MlflowRun(Run):
         self.run_id = run_id
         self._client = MlflowClient()
 
+    @override
     def log_params(self, values: Mapping[str, Any], *, prefix: str) -> None:
         from mlflow.entities import Param
 
@@ -80,11 +83,13 @@ class MlflowRun(Run):
         ]
         self._client.log_batch(self.run_id, params=params)
 
+    @override
     def set_tags(self, values: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
 
+    @override
     def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         import math
         import time
@@ -97,12 +102,15 @@ class MlflowRun(Run):
         ]
         self._client.log_batch(self.run_id, metrics=metrics)
 
+    @override
     def log_file(self, path: str | Path, *, folder: str = "") -> None:
         self._client.log_artifact(self.run_id, str(path), folder or None)
 
+    @override
     def log_folder(self, path: str | Path, *, folder: str) -> None:
         self._client.log_artifacts(self.run_id, str(path), folder)
 
+    @override
     def log_dataset(self, *, name: str, digest: str, source: str, context: str, counts: list[int]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -116,6 +124,7 @@ class MlflowRun(Run):
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags=[tag])])
 
+    @override
     def log_model(self, model_folder: str | Path) -> None:
         import mlflow
 
@@ -130,6 +139,7 @@ class MlflowRun(Run):
             pip_requirements=[f"affectflow[torch]=={__version__}"],
         )
 
+    @override
     def url(self) -> str:
         uri = tracking_uri()
         if not uri.startswith("http"):
