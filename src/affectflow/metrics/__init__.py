@@ -1,0 +1,52 @@
+"""Metrics as pure functions ``f(target (N,), probability (N, C))``, with intervals, tests and figures.
+
+Figures and pages are in :mod:`affectflow.metrics.figures` and :mod:`affectflow.metrics.html`, for those who
+draw.
+"""
+
+from affectflow.metrics.bootstrap import bootstrap_intervals, paired_difference
+from affectflow.metrics.calibration import brier_score, expected_calibration_error, reliability_bins
+from affectflow.metrics.classification import (
+    accuracy,
+    class_names,
+    cohen_kappa,
+    cohen_kappa_ovr,
+    confusion_matrix,
+    f1_macro,
+    krippendorff_alpha,
+    per_class,
+    uar,
+)
+from affectflow.metrics.evaluation import LOWER_IS_BETTER, METRICS, evaluate_all
+from affectflow.metrics.ranking import average_precision, precision_recall_curves, roc_auc, roc_curves
+from affectflow.metrics.significance import compare_seeds, holm, mcnemar
+from affectflow.metrics.temperature import apply_temperature, fit_temperature
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "accuracy",
+    "apply_temperature",
+    "average_precision",
+    "bootstrap_intervals",
+    "brier_score",
+    "class_names",
+    "cohen_kappa",
+    "cohen_kappa_ovr",
+    "compare_seeds",
+    "confusion_matrix",
+    "evaluate_all",
+    "expected_calibration_error",
+    "f1_macro",
+    "fit_temperature",
+    "holm",
+    "krippendorff_alpha",
+    "mcnemar",
+    "paired_difference",
+    "per_class",
+    "precision_recall_curves",
+    "reliability_bins",
+    "roc_auc",
+    "roc_curves",
+    "uar",
+]
