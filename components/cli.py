@@ -60,23 +60,28 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    """Refuses unknown flags in one line, and names the flag that was probably meant."""
+    """Refuses bad flags in one line, unknown ones first, and names the flag that was probably meant."""
+
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
+        known = self._option_string_actions
+        for word in sys.argv[1:] if args is None else args:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and len(flag) > 2 and flag not in known:
+                close = difflib.get_close_matches(flag, known, n=1)
+                wanted = f"{close[0]} perhaps" if close else "one of its flags"
+                self.error(f"unknown flag: got {flag}, wanted {wanted}")
+        return super().parse_args(args)
 
     def error(self, message: str) -> NoReturn:
-        unknown = [word for word in message.split() if word.startswith("--")]
-        known = [flag for action in self._actions for flag in action.option_strings]
-        hint = ""
-        if "unrecognized" in message and unknown:
-            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-        print(f"error: {message}{hint} (see {self.prog} --help)", file=sys.stderr)  # noqa: T201
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)  # noqa: T201
         raise SystemExit(USER_ERROR)
 
 
 def _build_parser(component: BaseComponent) -> argparse.ArgumentParser:
-    specification = component.component_spec
+    specification, step = component.component_spec, component.python_func.__name__
     parser = _OneLineParser(
-        prog=f"python -m components.{component.python_func.__name__}",
+        prog=f"python -m components.{step}",
+        usage=f"python -m components.{step} --FLAG VALUE … --output-dir DIR",
         description=specification.description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -87,7 +92,7 @@ def _build_parser(component: BaseComponent) -> argparse.ArgumentParser:
     }
     for name, spec in (specification.inputs or {}).items():
         _add_flag(groups[_is_artifact(spec)], name, spec)
-    outputs = "; ".join(
+    outputs = " ".join(
         f"{_file_name(name, spec)}{'/' if _is_folder(spec) else ''}: {spec.description}"
         for name, spec in (specification.outputs or {}).items()
         if _is_artifact(spec)

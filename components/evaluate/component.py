@@ -1,0 +1,84 @@
+"""KFP interface of the step that scores a model."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image("evaluate"), install_kfp_package=False)
+def evaluate(
+    faces: Input[Dataset],
+    splits: Input[Dataset],
+    model: Input[Model],
+    predictions: Output[Dataset],
+    metrics: Output[Artifact],
+    scalars: Output[Metrics],
+    confusion_matrix: Output[ClassificationMetrics],
+    roc_curve: Output[ClassificationMetrics],
+    figures: Output[HTML],
+    summary: Output[Markdown],
+    batch_size: int = 64,
+    resamples: int = 2000,
+    precision: str = "float32",
+    workers: int = 0,
+    seed: int = 0,
+) -> str:
+    """Score a model on the validation and test splits, with intervals.
+
+    Accuracy, UAR, macro F1, Cohen's kappa, Krippendorff's alpha, areas under ROC and precision-recall curves,
+    each with a 95 % bootstrap interval; recall by expression; confusion matrix.
+    Reads faces/, splits/, model/. Writes predictions/: predictions.parquet (image_id, group, split, target,
+    probability); metrics/: metrics.json. Logs to the model's MLflow run.
+    Exit codes: 0 done, 2 something to mend (one line says what).
+    Example: python -m components.evaluate --faces out/ingest/faces --splits out/split/splits
+    --model out/train/model --output-dir out/eval
+
+    Args:
+        faces: Dataset of ingest_affectnet.
+        splits: Splits of split_dataset.
+        model: Model of fine_tune.
+        batch_size: Images at a time; changes speed and memory alone.
+        resamples: Bootstrap resamples behind each interval; 100 or more.
+        precision: float32, bfloat16 or float16 (float16 on GPUs alone).
+        workers: Processes that load images; 0 loads in the scoring process.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        predictions: Probabilities of every validation and test face.
+        metrics: Every metric with its interval, by split.
+        scalars: The test metrics, for the KFP UI.
+        confusion_matrix: Of the test split, for the KFP UI.
+        roc_curve: Of the test split, averaged over expressions, for the KFP UI.
+        figures: Confusion matrix, ROC and precision-recall curves, calibration, as one page.
+        summary: The test metrics as a table.
+        Output: Id of the model's MLflow run, or the folder of metrics where it is untracked.
+    """
+    import json
+    from pathlib import Path
+
+    from affectflow.steps import run_step
+    from components.evaluate.step import run
+
+    result = run_step(
+        run,
+        faces=faces.path,
+        splits=splits.path,
+        model=model.path,
+        predictions=predictions.path,
+        metrics=metrics.path,
+        figures=figures.path,
+        summary=summary.path,
+        batch_size=batch_size,
+        resamples=resamples,
+        precision=precision,
+        workers=workers,
+        seed=seed,
+    )
+    for name, value in result.scalars.items():
+        scalars.log_metric(name, value)
+    confusion_matrix.log_confusion_matrix(result.classes, result.confusion_matrix)
+    roc_curve.log_roc_curve(*result.roc_curve)
+    for artifact in (scalars, confusion_matrix, roc_curve):
+        Path(artifact.path).write_text(json.dumps(artifact.metadata, indent=2))
+    return result.run

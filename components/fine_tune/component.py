@@ -1,0 +1,142 @@
+"""KFP interface of the step that trains a model."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image("fine_tune"), install_kfp_package=False)
+def fine_tune(
+    faces: Input[Dataset],
+    splits: Input[Dataset],
+    class_weights: Input[Artifact],
+    model: Output[Model],
+    history: Output[Dataset],
+    learning_curves: Output[HTML],
+    summary: Output[Markdown],
+    backbone: str = "se_resnet50",
+    backbone_args: str = "{}",
+    weights: str = "",
+    input_norm: str = "paper",
+    freeze_stages: int = -1,
+    feature_dim: int = 512,
+    image_size: int = 224,
+    loss: str = "weighted_cluster+weighted_softmax",
+    center_lambda: float = 0.5,
+    cluster_lambda: float = 1.0,
+    cluster_alpha: float = 1.0,
+    center_gamma: float = 1.0,
+    center_init: str = "normal",
+    center_update: str = "paper",
+    reduction: str = "weighted_mean",
+    epochs: int = 20,
+    batch_size: int = 36,
+    learning_rate: float = 0.001,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0005,
+    halve_learning_rate_every: int = 10,
+    crop_scale_min: float = 0.7,
+    select: str = "best_uar",
+    precision: str = "float32",
+    workers: int = 0,
+    seed: int = 0,
+    checkpoint_dir: str = "",
+    checkpoint_every: int = 0,
+    row: int = 0,
+    weights_digest: str = "",
+):
+    """Fine-tune a model for the eight expressions with one of the paper's five losses.
+
+    The backbone gets a head of two layers (features, then logits); its first stages may stay frozen. After each
+    epoch the model is validated, and the best one is kept.
+    Reads faces/, splits/, class_weights/ and a file of pre-trained weights. Writes model/: model.safetensors and
+    model.json; history/: history.parquet (a row an epoch). Logs an MLflow run where MLFLOW_TRACKING_URI is set.
+    Exit codes: 0 done, 2 something to mend (one line says what).
+    Example: python -m components.fine_tune --faces out/ingest/faces --splits out/split/splits
+    --class-weights out/weights/class_weights --backbone mobilenetv1_100 --weights FILE --output-dir out/train
+
+    Args:
+        faces: Dataset of ingest_affectnet.
+        splits: Splits of split_dataset.
+        class_weights: Weights of compute_class_weights.
+        backbone: se_resnet50 or resnet50 (the paper's), or any model name of timm.
+        backbone_args: Further arguments of the backbone, as JSON, e.g. {"pad_type": "same"}.
+        weights: File of pre-trained weights (safetensors, .pth or .pkl); empty to train from scratch.
+        input_norm: How pixels are normalised: paper (ImageNet mean and std) or native (what the weights expect).
+        freeze_stages: First stages of the backbone that do not train, 0 to 5; -1 for the paper's (3, 0 from scratch).
+        feature_dim: Width of the layer before the output layer. The paper: 512.
+        image_size: Side of the square that the network sees, in pixels. The paper: 224.
+        loss: softmax, center+softmax, weighted_softmax, center+weighted_softmax or weighted_cluster+weighted_softmax.
+        center_lambda: Weight of the center part where the loss has one; 0 or more. The paper: 0.5.
+        cluster_lambda: Weight of the weighted-cluster part where the loss has one; 0 or more. The paper: 1.
+        cluster_alpha: Constant in the denominator of Eq. 4; above 0. The paper: 1.
+        center_gamma: Step size of the centers in Eq. 9; above 0. The paper: 1.
+        center_init: Where centers start: normal, zeros or class_means. Not given in the paper.
+        center_update: paper (Eq. 8-9, sign mended) or gradient (through the denominator of Eq. 4 as well).
+        reduction: How a batch is averaged: weighted_mean (over the sum of its weights), mean or sum.
+        epochs: Passes over the training split; 1 or more. Not given in the paper.
+        batch_size: Images a step. The paper: 36 pre-trained, 30 from scratch.
+        learning_rate: Initial learning rate of SGD. The paper: 0.001 pre-trained, 0.01 from scratch.
+        momentum: Momentum of SGD. The paper: 0.9.
+        weight_decay: Weight decay of SGD, never on centers. The paper: 0.0005.
+        halve_learning_rate_every: Epochs after which the learning rate is halved. The paper: 10.
+        crop_scale_min: Smallest share of a face's area that a random crop keeps; above 0, up to 1.
+        select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
+        precision: float32, bfloat16 or float16 (float16 on GPUs alone).
+        workers: Processes that load images; 0 loads in the training process.
+        seed: Seed of the head, the centers, the order of images and their crops.
+        checkpoint_dir: Folder for what a stopped run resumes from, in a sub-folder of its own; empty for none.
+        checkpoint_every: Steps between checkpoints within an epoch; 0 for one at the end of each epoch.
+        row: Number of this model in the paper's Tables 5 and 6, 1 to 20; 0 for none.
+        weights_digest: SHA-256 of the weights file, checked, so that cached results follow it; set by the launcher.
+
+    Returns:
+        model: Weights and how to build and feed the network.
+        history: Losses, validation metrics and center diagnostics by epoch.
+        learning_curves: Loss, accuracy and UAR by epoch, as charts.
+        summary: What was trained, with its best validation figures.
+    """
+    from affectflow.steps import run_step
+    from components.fine_tune.step import run
+
+    run_step(
+        run,
+        faces=faces.path,
+        splits=splits.path,
+        class_weights=class_weights.path,
+        model=model.path,
+        history=history.path,
+        learning_curves=learning_curves.path,
+        summary=summary.path,
+        backbone=backbone,
+        backbone_args=backbone_args,
+        weights=weights,
+        input_norm=input_norm,
+        freeze_stages=freeze_stages,
+        feature_dim=feature_dim,
+        image_size=image_size,
+        loss=loss,
+        center_lambda=center_lambda,
+        cluster_lambda=cluster_lambda,
+        cluster_alpha=cluster_alpha,
+        center_gamma=center_gamma,
+        center_init=center_init,
+        center_update=center_update,
+        reduction=reduction,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        halve_learning_rate_every=halve_learning_rate_every,
+        crop_scale_min=crop_scale_min,
+        select=select,
+        precision=precision,
+        workers=workers,
+        seed=seed,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=checkpoint_every,
+        row=row,
+        weights_digest=weights_digest,
+    )

@@ -1,0 +1,71 @@
+"""KFP interface of the step that turns face pictures on disk into a checked dataset."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Markdown, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image("ingest_affectnet"), install_kfp_package=False)
+def ingest_affectnet(
+    source: str,
+    faces: Output[Dataset],
+    class_distribution: Output[HTML],
+    contact_sheet: Output[HTML],
+    summary: Output[Markdown],
+    layout: str = "auto",
+    synthetic_images: int = 1500,
+    face_size: int = 256,
+    margin: float = 0.1,
+    jpeg_quality: int = 92,
+    max_quarantined: float = 0.05,
+    seed: int = 0,
+    workers: int = 0,
+    source_digest: str = "",
+):
+    """Read labelled face pictures, crop the faces, and write them as a checked dataset.
+
+    Reads AffectNet's own folders, a table with paths and labels, or a folder per class; rows of the codes 8-10
+    are counted and left out, and what cannot be used is set aside with its reason.
+    Writes faces/: manifest.parquet (a row a face), images-NNNNN.arrow, quarantine.parquet, dataset.json.
+    Exit codes: 0 done, 2 something to mend (one line says what).
+    Example: python -m components.ingest_affectnet --source DIR --layout csv --output-dir out/ingest
+
+    Args:
+        source: Folder with the pictures and their lists, or the word synthetic for drawn faces.
+        layout: How the source is laid out: auto, manual, csv or folder.
+        synthetic_images: Number of faces to draw when the source is synthetic; 100 or more.
+        face_size: Longest side of a stored face in pixels; smaller faces are not enlarged. 32 to 1024.
+        margin: Added around the face box, as a share of its longer side; 0 to 1.
+        jpeg_quality: Quality of the stored JPEG files; 50 to 100.
+        max_quarantined: Share of rows that may be set aside before the step stops; 0 to 1.
+        seed: Seed of the drawn faces.
+        workers: Processes that decode; 0 means one a core. The result does not depend on it.
+        source_digest: Digest of the source's content, so that cached results follow it; set by the launcher.
+
+    Returns:
+        faces: Manifest, image shards, quarantine and counts.
+        class_distribution: Faces by expression, as a chart.
+        contact_sheet: A few faces of every expression, to look at.
+        summary: What was kept, left out and set aside.
+    """
+    from affectflow.steps import run_step
+    from components.ingest_affectnet.step import run
+
+    run_step(
+        run,
+        source=source,
+        layout=layout,
+        synthetic_images=synthetic_images,
+        face_size=face_size,
+        margin=margin,
+        jpeg_quality=jpeg_quality,
+        max_quarantined=max_quarantined,
+        seed=seed,
+        workers=workers,
+        source_digest=source_digest,
+        faces=faces.path,
+        class_distribution=class_distribution.path,
+        contact_sheet=contact_sheet.path,
+        summary=summary.path,
+    )

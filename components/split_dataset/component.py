@@ -1,0 +1,47 @@
+"""KFP interface of the step that draws the training, validation and test sets."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Markdown, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image("split_dataset"), install_kfp_package=False)
+def split_dataset(
+    faces: Input[Dataset],
+    splits: Output[Dataset],
+    summary: Output[Markdown],
+    val_per_class: int = 500,
+    test_per_class: int = 500,
+    seed: int = 0,
+):
+    """Draw the same number of faces of every expression for validation and for test; the rest trains.
+
+    The draw follows the paper (Table 3: 500 and 500 of each class). Faces of the same content never stand in two
+    splits, and the result depends on the seed alone, not on the order of rows.
+    Reads faces/. Writes splits/: splits.parquet (image_id, group, expression, split) and splits.json.
+    Exit codes: 0 done, 2 something to mend (one line says what).
+    Example: python -m components.split_dataset --faces out/ingest/faces --output-dir out/split
+
+    Args:
+        faces: Dataset of ingest_affectnet.
+        val_per_class: Faces of every expression for validation; 1 or more. The paper: 500.
+        test_per_class: Faces of every expression for test; 1 or more. The paper: 500.
+        seed: Seed of the draw.
+
+    Returns:
+        splits: Which face stands in which split.
+        summary: Faces by expression and split.
+    """
+    from affectflow.steps import run_step
+    from components.split_dataset.step import run
+
+    run_step(
+        run,
+        faces=faces.path,
+        val_per_class=val_per_class,
+        test_per_class=test_per_class,
+        seed=seed,
+        splits=splits.path,
+        summary=summary.path,
+    )
