@@ -14,6 +14,7 @@ from affectflow.metrics.classification import (
     confusion_matrix,
     f1_macro,
     krippendorff_alpha,
+    most_confident_mistakes,
     per_class,
     uar,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "holm",
     "krippendorff_alpha",
     "mcnemar",
+    "most_confident_mistakes",
     "paired_difference",
     "per_class",
     "precision_recall_curves",

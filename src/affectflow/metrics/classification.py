@@ -164,6 +164,26 @@ def per_class(
     return table
 
 
+def most_confident_mistakes(target: npt.ArrayLike, probability: npt.ArrayLike, count: int) -> IntArray:
+    """Return which samples are predicted wrongly with the highest probability, the worst first.
+
+    Args:
+        target: true classes.
+        probability: class probabilities.
+        count: how many at most, 0 or more.
+
+    Shape:
+        target (N,) int in [0, C); probability (N, C) float; returns (K,) int64 row numbers, K <= count.
+
+    Raises:
+        ValueError: see :func:`affectflow.metrics.checks.check_predictions`.
+    """
+    labels, predicted, scores = _predicted(target, probability)
+    wrong = np.flatnonzero(labels != predicted)
+    order = np.argsort(-scores.max(axis=1)[wrong], kind="stable")
+    return wrong[order][:count]
+
+
 def class_names(count: int) -> tuple[str, ...]:
     """Return AffectNet's names for its 8 expressions, the codes as text for another number of classes."""
     return EXPRESSIONS if count == len(EXPRESSIONS) else tuple(str(code) for code in range(count))

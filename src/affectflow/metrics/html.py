@@ -1,0 +1,118 @@
+"""A self-contained HTML page: headings, text, tables and inline images, all text escaped.
+
+No scripts and nothing loaded from elsewhere (the page's own content policy forbids both); it follows the
+reader's light or dark setting.
+"""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5f6368; --paper: #ffffff; --card: #f5f6f8;
+  --line: #d9dce1; --good: #0a6b3d; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --soft: #a5a9b0; --paper: #16181c; --card: #20242a;
+  --line: #3a3f47; --good: #6fd19c; --bad: #ff8a80; } }
+body { margin: 0 auto; max-width: 78rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
+p { margin: .4rem 0; max-width: 60rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; margin: .5rem 0; }
+caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
+th, td { padding: .28rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th { background: var(--card); font-weight: 600; } th.text, td.text { text-align: left; }
+td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
+figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .875rem; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
+.row img { max-width: min(100%, 36rem); }
+"""
+
+
+class Cell(str):
+    """A table cell with a meaning that its colour shows: ``good``, ``bad`` or none."""
+
+    tone: str
+
+    def __new__(cls, text: str, tone: str = "") -> "Cell":
+        """Make a cell of ``text``; ``tone`` is ``"good"``, ``"bad"`` or empty."""
+        cell = super().__new__(cls, text)
+        cell.tone = tone
+        return cell
+
+
+class Page:
+    """Collects the parts of a page in reading order; :meth:`render` returns the document.
+
+    Example:
+        >>> page = Page("Runs <today>")
+        >>> page.paragraph("a < b")
+        >>> "<p>a &lt; b</p>" in page.render() and "<h1>Runs &lt;today&gt;</h1>" in page.render()
+        True
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._parts: list[str] = []
+
+    def heading(self, text: str, *, level: int = 2) -> None:
+        """Add a heading of level 2 or 3."""
+        self._parts.append(f"<h{level}>{escape(text)}</h{level}>")
+
+    def paragraph(self, text: str) -> None:
+        """Add a paragraph of plain text."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        text_columns: int = 1,
+        caption: str = "",
+    ) -> None:
+        """Add a table; the first ``text_columns`` columns stand left, the others right. See :class:`Cell`."""
+        classes = ["text" if column < text_columns else "" for column in range(len(header))]
+        head = "".join(_cell("th", name, kind) for name, kind in zip(header, classes, strict=True))
+        body = "".join(
+            f"<tr>{''.join(_cell('td', value, kind) for value, kind in zip(row, classes, strict=True))}</tr>\n"
+            for row in rows
+        )
+        title = f"<caption>{escape(caption)}</caption>" if caption else ""
+        self._parts.append(
+            f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{body}</tbody></table></div>"
+        )
+
+    def images(self, *images: tuple[bytes, str]) -> None:
+        """Add PNG images side by side, each ``(bytes, caption)``; the caption is also its alternative text."""
+        figures = "".join(_figure(png, caption) for png, caption in images)
+        self._parts.append(f'<div class="row">{figures}</div>' if len(images) > 1 else figures)
+
+    def render(self) -> str:
+        """Return the whole document."""
+        title = escape(self._title)
+        policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+        body = "\n".join(self._parts)
+        return (
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
+            f"</body>\n</html>\n"
+        )
+
+
+def _cell(tag: str, text: str, kind: str) -> str:
+    tone = text.tone if isinstance(text, Cell) else ""
+    names = " ".join(name for name in (kind, tone) if name)
+    attribute = f' class="{names}"' if names else ""
+    return f"<{tag}{attribute}>{escape(text)}</{tag}>"
+
+
+def _figure(png: bytes, caption: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
