@@ -4,7 +4,13 @@ Figures and pages are in :mod:`affectflow.metrics.figures` and :mod:`affectflow.
 draw.
 """
 
-from affectflow.metrics.bootstrap import bootstrap_intervals, paired_difference
+from affectflow.metrics.bootstrap import (
+    Resampled,
+    bootstrap_intervals,
+    mean_resampled,
+    paired_difference,
+    resample_metrics,
+)
 from affectflow.metrics.calibration import brier_score, expected_calibration_error, reliability_bins
 from affectflow.metrics.classification import (
     accuracy,
@@ -19,13 +25,20 @@ from affectflow.metrics.classification import (
     uar,
 )
 from affectflow.metrics.evaluation import LOWER_IS_BETTER, METRICS, evaluate_all
-from affectflow.metrics.ranking import average_precision, precision_recall_curves, roc_auc, roc_curves
+from affectflow.metrics.ranking import (
+    average_precision,
+    mean_roc_curve,
+    precision_recall_curves,
+    roc_auc,
+    roc_curves,
+)
 from affectflow.metrics.significance import compare_seeds, holm, mcnemar
 from affectflow.metrics.temperature import apply_temperature, fit_temperature
 
 __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
+    "Resampled",
     "accuracy",
     "apply_temperature",
     "average_precision",
@@ -43,11 +56,14 @@ __all__ = [
     "holm",
     "krippendorff_alpha",
     "mcnemar",
+    "mean_resampled",
+    "mean_roc_curve",
     "most_confident_mistakes",
     "paired_difference",
     "per_class",
     "precision_recall_curves",
     "reliability_bins",
+    "resample_metrics",
     "roc_auc",
     "roc_curves",
     "uar",

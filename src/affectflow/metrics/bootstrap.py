@@ -5,14 +5,15 @@ samples (or, with groups, over the U groups in sorted order, each bringing all i
 the same resamples for every model, whatever the metrics and the memory.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from affectflow.errors import what_got_wanted
-from affectflow.metrics.checks import FloatArray, IntArray, check_groups, check_predictions
+from affectflow.metrics.checks import FloatArray, check_groups, check_predictions
 from affectflow.metrics.evaluation import METRICS
 from affectflow.metrics.weighted import WeightedMetrics, Weights
 
@@ -38,6 +39,86 @@ class Difference(TypedDict):
     p_value: float | None
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """Metrics of one model (or the mean of several) on the whole set and on every resample; NaN = undefined.
+
+    Two of them from the same test set, groups, number of resamples and seed share their resamples, so that
+    their differences are paired.
+
+    Shape:
+        values: a float a metric; drawn: (resamples,) float64 a metric.
+    """
+
+    values: dict[str, float]
+    drawn: dict[str, FloatArray]
+
+    def interval(self, metric: str, *, level: float = 0.95) -> Interval:
+        """Return a metric with the interval that holds ``level`` of the resamples."""
+        low, high = _bounds(self.drawn[metric], level)
+        return Interval(value=_number(self.values[metric]), low=low, high=high)
+
+    def difference(self, other: "Resampled", metric: str, *, level: float = 0.95) -> Difference:
+        """Return a metric of this model less that of ``other``, from the resamples that they share."""
+        gaps = self.drawn[metric] - other.drawn[metric]
+        low, high = _bounds(gaps, level)
+        gap = _number(self.values[metric] - other.values[metric])
+        return Difference(difference=gap, low=low, high=high, p_value=_p_value(gaps))
+
+
+def mean_resampled(models: Sequence[Resampled]) -> Resampled:
+    """Return the mean over models that share their resamples, e.g. over the seeds of one setting."""
+    names = models[0].values
+    return Resampled(
+        values={name: float(np.mean([model.values[name] for model in models])) for name in names},
+        drawn={name: np.mean([model.drawn[name] for model in models], axis=0) for name in names},
+    )
+
+
+def resample_metrics(
+    target: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    *,
+    groups: npt.ArrayLike | None = None,
+    metrics: Collection[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Resampled:
+    """Return every metric on the whole set and on each resample of its samples or groups.
+
+    Args:
+        target: true classes.
+        probability: class probabilities.
+        groups: a value a sample; samples of one group (faces of the same content) are drawn together.
+        metrics: names out of :data:`affectflow.metrics.METRICS`; None takes all.
+        resamples: how often to resample, 1 or more.
+        seed: names the resamples.
+
+    Shape:
+        target (N,) int in [0, C); probability (N, C) float; groups (N,).
+
+    Raises:
+        ValueError: a bad argument, as :func:`affectflow.metrics.checks.check_predictions` says.
+    """
+    labels, scores = check_predictions(target, probability)
+    names = tuple(METRICS) if metrics is None else tuple(metrics)
+    for name in names:
+        if name not in METRICS:
+            line = what_got_wanted(
+                "metrics", got=name, wanted=f"some of {', '.join(METRICS)}", do="check the name"
+            )
+            raise ValueError(line)
+    if resamples < 1:
+        raise ValueError(what_got_wanted("resamples", got=str(resamples), wanted="1 or more", do="pass 2000"))
+    scorer = WeightedMetrics(labels, scores, names)
+    whole = scorer(np.ones((len(labels), 1), dtype=np.int32))
+    chunks = [scorer(weights) for weights in _draw_weights(len(labels), groups, resamples, seed)]
+    return Resampled(
+        values={name: float(whole[name][0]) for name in names},
+        drawn={name: np.concatenate([chunk[name] for chunk in chunks]) for name in names},
+    )
+
+
 def bootstrap_intervals(
     target: npt.ArrayLike,
     probability: npt.ArrayLike,
@@ -52,8 +133,7 @@ def bootstrap_intervals(
 
     Args:
         target: true classes.
-        probability: class probabilities of one model, or of S models that differ in their seed: each resample
-            then gives the mean over the S.
+        probability: class probabilities.
         groups: a value a sample; samples of one group (faces of the same content) are drawn together.
         metrics: names out of :data:`affectflow.metrics.METRICS`; None takes all.
         resamples: how often to resample, 1 or more.
@@ -61,7 +141,7 @@ def bootstrap_intervals(
         level: share of the resamples inside the interval, in (0, 1).
 
     Shape:
-        target (N,) int in [0, C); probability (N, C) or (S, N, C) float; groups (N,).
+        target (N,) int in [0, C); probability (N, C) float; groups (N,).
 
     Note:
         A class that a resample does not draw is left out of means, as in the metric itself. Where that leaves a
@@ -71,13 +151,9 @@ def bootstrap_intervals(
     Raises:
         ValueError: a bad argument, as :func:`affectflow.metrics.checks.check_predictions` says.
     """
-    names = _check(metrics, resamples, level)
-    values, drawn = _resampled(target, [probability], groups, names, resamples, seed)
-    intervals = {}
-    for name in names:
-        low, high = _bounds(drawn[0][name], level)
-        intervals[name] = Interval(value=_number(values[0][name]), low=low, high=high)
-    return intervals
+    _check_level(level)
+    model = resample_metrics(target, probability, groups=groups, metrics=metrics, resamples=resamples, seed=seed)
+    return {name: model.interval(name, level=level) for name in model.values}
 
 
 def paired_difference(
@@ -95,8 +171,8 @@ def paired_difference(
 
     Args:
         target: true classes.
-        probability_a: class probabilities of model a (or of its seeds, as in :func:`bootstrap_intervals`).
-        probability_b: class probabilities of model b on the same samples in the same order.
+        probability_a: class probabilities of model a.
+        probability_b: class probabilities of model b for the same samples in the same order.
         groups: a value a sample; samples of one group are drawn together.
         metrics: names out of :data:`affectflow.metrics.METRICS`; None takes all.
         resamples: how often to resample, 1 or more.
@@ -104,85 +180,39 @@ def paired_difference(
         level: share of the resamples inside the interval, in (0, 1).
 
     Shape:
-        target (N,) int in [0, C); probability_a and probability_b (N, C) or (S, N, C) float; groups (N,).
+        target (N,) int in [0, C); probability_a and probability_b (N, C) float; groups (N,).
 
     Note:
-        p = 2 (1 + number of differences on the rarer side of 0, or at it) / (1 + resamples), at most 1: it
-        agrees with the interval, which leaves out 0 when p is below 1 - level.
+        p = 2 (1 + number of differences on the rarer side of 0, or at it) / (1 + resamples), at most 1. It agrees
+        with the interval: where that leaves out 0, p is at most about 1 - level.
 
     Raises:
         ValueError: a bad argument, as :func:`affectflow.metrics.checks.check_predictions` says.
     """
-    names = _check(metrics, resamples, level)
-    values, drawn = _resampled(target, [probability_a, probability_b], groups, names, resamples, seed)
-    differences = {}
-    for name in names:
-        gaps = drawn[0][name] - drawn[1][name]
-        low, high = _bounds(gaps, level)
-        differences[name] = Difference(
-            difference=_number(values[0][name] - values[1][name]), low=low, high=high, p_value=_p_value(gaps)
-        )
-    return differences
+    _check_level(level)
+    a, b = (
+        resample_metrics(target, scores, groups=groups, metrics=metrics, resamples=resamples, seed=seed)
+        for scores in (probability_a, probability_b)
+    )
+    return {name: a.difference(b, name, level=level) for name in a.values}
 
 
-def _check(metrics: Collection[str] | None, resamples: int, level: float) -> tuple[str, ...]:
-    names = tuple(METRICS) if metrics is None else tuple(metrics)
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(what_got_wanted("metrics", got=name, wanted=", ".join(METRICS), do="use these"))
-    if resamples < 1:
-        line = what_got_wanted("resamples", got=str(resamples), wanted="1 or more", do="pass 2000")
-        raise ValueError(line)
-    if not 0 < level < 1:
-        raise ValueError(what_got_wanted("level", got=str(level), wanted="a share in (0, 1)", do="pass 0.95"))
-    return names
-
-
-def _resampled(
-    target: npt.ArrayLike,
-    models: list[npt.ArrayLike],
-    groups: npt.ArrayLike | None,
-    names: tuple[str, ...],
-    resamples: int,
-    seed: int,
-) -> tuple[list[dict[str, float]], list[dict[str, FloatArray]]]:
-    """Return each model's metrics on the whole set, and (resamples,) of them under the same resamples."""
-    scorers = [[_scorer(target, scores, names) for scores in _seeds(model)] for model in models]
-    n = len(np.asarray(target))
-    whole = np.ones((n, 1), dtype=np.int32)
-    values = [{name: float(_mean(scorer, whole)[name][0]) for name in names} for scorer in scorers]
-    parts: list[list[dict[str, FloatArray]]] = [[] for _ in models]
-    for weights in _draw_weights(n, check_groups(groups, n), resamples, seed):
-        for part, scorer in zip(parts, scorers, strict=True):
-            part.append(_mean(scorer, weights))
-    drawn = [{name: np.concatenate([chunk[name] for chunk in part]) for name in names} for part in parts]
-    return values, drawn
-
-
-def _seeds(model: npt.ArrayLike) -> list[FloatArray]:
-    scores = np.asarray(model)
-    return list(scores) if scores.ndim == 3 else [scores]
-
-
-def _scorer(target: npt.ArrayLike, probability: npt.ArrayLike, names: tuple[str, ...]) -> WeightedMetrics:
-    return WeightedMetrics(*check_predictions(target, probability), names)
-
-
-def _mean(scorers: list[WeightedMetrics], weights: Weights) -> dict[str, FloatArray]:
-    scored = [scorer(weights) for scorer in scorers]
-    return {name: np.mean([values[name] for values in scored], axis=0) for name in scored[0]}
-
-
-def _draw_weights(n: int, groups: IntArray | None, resamples: int, seed: int) -> Iterator[Weights]:
+def _draw_weights(n: int, groups: npt.ArrayLike | None, resamples: int, seed: int) -> Iterator[Weights]:
     """Yield weights (N, R) of the next R resamples until there were ``resamples``."""
+    members = check_groups(groups, n)
     generator = np.random.default_rng(seed)
-    units = n if groups is None else int(groups.max()) + 1
+    units = n if members is None else int(members.max()) + 1
     chunk = max(_CHUNK_CELLS // n, _SMALLEST_CHUNK)
     for start in range(0, resamples, chunk):
         weights = np.empty((units, min(chunk, resamples - start)), dtype=np.int32)
         for column in weights.T:
             column[:] = np.bincount(generator.integers(0, units, units), minlength=units)
-        yield weights if groups is None else weights[groups]
+        yield weights if members is None else weights[members]
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(what_got_wanted("level", got=str(level), wanted="a share in (0, 1)", do="pass 0.95"))
 
 
 def _bounds(values: FloatArray, level: float) -> tuple[float | None, float | None]:

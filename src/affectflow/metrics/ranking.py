@@ -82,6 +82,30 @@ def roc_curves(target: npt.ArrayLike, probability: npt.ArrayLike) -> list[Curve]
     return curves
 
 
+def mean_roc_curve(
+    target: npt.ArrayLike, probability: npt.ArrayLike, *, points: int = 101
+) -> tuple[FloatArray, FloatArray] | None:
+    """Return false and true positive rate, the latter averaged over the classes of :func:`roc_curves`.
+
+    Args:
+        target: true classes.
+        probability: class probabilities.
+        points: number of false positive rates, evenly from 0 to 1.
+
+    Shape:
+        target (N,) int in [0, C); probability (N, C) float; returns two (points,) arrays, or None when no class
+        has a curve.
+
+    Raises:
+        ValueError: see :func:`affectflow.metrics.checks.check_predictions`.
+    """
+    curves = roc_curves(target, probability)
+    if not curves:
+        return None
+    grid = np.linspace(0.0, 1.0, points)
+    return grid, np.mean([np.interp(grid, curve.x, curve.y) for curve in curves], axis=0)
+
+
 def precision_recall_curves(target: npt.ArrayLike, probability: npt.ArrayLike) -> list[Curve]:
     """Return the one-vs-rest precision-recall curve of every class among the targets, in code order."""
     from sklearn.metrics import average_precision_score, precision_recall_curve

@@ -1,0 +1,229 @@
+"""The runs that a comparison is made of, checked to be about the same test set and put in models."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from affectflow.errors import DataError, what_got_wanted
+from affectflow.metrics import METRICS
+from affectflow.metrics.checks import FloatArray, IntArray, check_predictions
+from affectflow.metrics.figures import History
+from affectflow.report.published import published_row
+
+FINISHED, FAILED = "finished", "failed"
+
+#: How far a run's own accuracy may be from that of its predictions.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One trained model as evaluated on the test split, or the fact that it failed.
+
+    Attributes:
+        name: as people know the run.
+        number: of the row in Tables 5 and 6, or None.
+        backbone: that was trained, which ``backbone_map`` may have swapped.
+        pretrained: source of its weights, ``none`` for training from scratch.
+        loss: name of the loss setting.
+        seed: of the training.
+        status: ``finished`` or ``failed``; a failed run needs nothing below but ``run_id``.
+        settings: resolved training settings, as JSON values.
+        target: true classes of the test samples, (N,) int.
+        probability: their class probabilities, (N, C) float.
+        image_ids: their ids, (N,) text, unique; runs may list them in different orders.
+        groups: a group a sample, (N,), or None where each stands alone.
+        metrics: the test split's entry of ``metrics.json``, or empty; checked against the predictions.
+        history: columns by name, a value an epoch (a DataFrame will do), or None.
+        test_set_digest: of the test set.
+        run_id: of the MLflow run, or empty.
+    """
+
+    name: str
+    number: int | None
+    backbone: str
+    pretrained: str
+    loss: str
+    seed: int
+    status: str = FINISHED
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    target: npt.ArrayLike = ()
+    probability: npt.ArrayLike = ()
+    image_ids: Sequence[str] = ()
+    groups: npt.ArrayLike | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None
+    test_set_digest: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What all finished runs share: digest, true classes (N,), groups (N,) or None, number of classes."""
+
+    digest: str
+    target: IntArray
+    groups: npt.NDArray[Any] | None
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class ModelRuns:
+    """Runs of one model: same row, backbone, pre-training, loss and settings; they differ in their seed."""
+
+    label: str
+    runs: tuple[ScoredRun, ...]
+
+    @property
+    def first(self) -> ScoredRun:
+        """A run to read row, backbone, pre-training, loss and settings from."""
+        return self.runs[0]
+
+    @property
+    def finished(self) -> dict[int, ScoredRun]:
+        """Seed → finished run."""
+        return {run.seed: run for run in self.runs if run.status == FINISHED}
+
+    @property
+    def failed_seeds(self) -> list[int]:
+        """Seeds whose run failed."""
+        return [run.seed for run in self.runs if run.status == FAILED]
+
+
+def align_runs(runs: Sequence[ScoredRun]) -> tuple[TestSet | None, list[ScoredRun]]:
+    """Check the runs and put their samples in the same order; the test set is None when all runs failed.
+
+    Raises:
+        DataError: no runs, an unknown status or row, faulty predictions, a run's metrics that are not those of its
+            predictions, or runs over different test sets (the line has both digests).
+    """
+    if not runs:
+        raise DataError(what_got_wanted("runs", got="none", wanted="at least one", do="name the runs to compare"))
+    for run in runs:
+        if run.status not in {FINISHED, FAILED}:
+            raise _fault(run, f"status {run.status!r}", f"{FINISHED} or {FAILED}", "wait until it has ended")
+        if run.number is not None:
+            published_row(run.number)
+    finished = [run for run in runs if run.status == FINISHED]
+    if not finished:
+        return None, list(runs)
+    target, probability, ids = _predictions(finished[0])
+    groups = None if finished[0].groups is None else np.asarray(finished[0].groups)
+    test_set = TestSet(finished[0].test_set_digest, target, groups, probability.shape[1])
+    aligned = []
+    for run in runs:
+        if run.status == FINISHED:
+            aligned.append(_align(run, finished[0], ids, test_set))
+        else:
+            aligned.append(run)
+    return test_set, aligned
+
+
+def group_models(runs: Sequence[ScoredRun]) -> list[ModelRuns]:
+    """Put runs that differ in their seed alone together, in the order of their rows, then as given.
+
+    A failed run takes no notice of a finished one with the same seed, which replaces it. Models that would have
+    the same label carry the settings in which they differ.
+
+    Raises:
+        DataError: two finished runs of the same model and seed.
+    """
+    groups: dict[str, dict[int, ScoredRun]] = {}
+    for run in runs:
+        same = groups.setdefault(_key(run), {})
+        other = same.get(run.seed)
+        if other is not None and other.status == run.status == FINISHED:
+            raise _fault(
+                run,
+                f"a second run of the model and seed {run.seed} of {_called(other)}",
+                "one run a seed",
+                "leave one of the two out",
+            )
+        if other is None or run.status == FINISHED:
+            same[run.seed] = run
+    members = [tuple(same[seed] for seed in sorted(same)) for same in groups.values()]
+    members.sort(key=lambda group: (group[0].number is None, group[0].number or 0))
+    plain = [_label(group[0]) for group in members]
+    models = []
+    for label, group in zip(plain, members, strict=True):
+        twins = [other[0] for other_label, other in zip(plain, members, strict=True) if other_label == label]
+        models.append(ModelRuns(label + _distinction(group[0], twins), group))
+    return models
+
+
+def _align(run: ScoredRun, first: ScoredRun, ids: npt.NDArray[np.str_], test_set: TestSet) -> ScoredRun:
+    target, probability, own_ids = _predictions(run)
+    order, own_order = np.argsort(ids), np.argsort(own_ids)
+    same = (
+        run.test_set_digest == first.test_set_digest
+        and probability.shape[1] == test_set.num_classes
+        and np.array_equal(ids[order], own_ids[own_order])
+        and np.array_equal(test_set.target[order], target[own_order])
+    )
+    if not same:
+        raise DataError(
+            what_got_wanted(
+                "runs over different test sets",
+                got=f"digest {run.test_set_digest or 'unknown'} ({len(target)} samples) of {_called(run)} and "
+                f"{first.test_set_digest or 'unknown'} ({len(test_set.target)} samples) of {_called(first)}",
+                wanted="the same samples with the same truth",
+                do="evaluate both on the same splits",
+            )
+        )
+    rows = np.empty_like(order)
+    rows[order] = own_order
+    return replace(run, target=test_set.target, probability=probability[rows], image_ids=tuple(ids.tolist()))
+
+
+def _predictions(run: ScoredRun) -> tuple[IntArray, FloatArray, npt.NDArray[np.str_]]:
+    try:
+        target, probability = check_predictions(run.target, run.probability)
+    except ValueError as error:
+        raise DataError(f"predictions of {_called(run)}: {error}") from None
+    ids = np.asarray(run.image_ids, dtype=np.str_)
+    if ids.shape != target.shape or len(np.unique(ids)) != len(ids):
+        raise _fault(
+            run,
+            f"{len(np.unique(ids))} different image ids",
+            f"{len(target)}, one per target",
+            "evaluate it again",
+        )
+    stated = run.metrics.get("accuracy")
+    stated = stated.get("value") if isinstance(stated, Mapping) else stated
+    accuracy = METRICS["accuracy"](target, probability)
+    if stated is not None and accuracy is not None and abs(stated - accuracy) > _SAME:
+        raise _fault(
+            run,
+            f"metrics with accuracy {stated:.6f}",
+            f"{accuracy:.6f}, that of its predictions",
+            "evaluate it again",
+        )
+    return target, probability, ids
+
+
+def _key(run: ScoredRun) -> str:
+    settings = {name: value for name, value in run.settings.items() if name != "seed"}
+    return json.dumps([run.number, run.backbone, run.pretrained, run.loss, settings], sort_keys=True, default=str)
+
+
+def _label(run: ScoredRun) -> str:
+    parts = [run.backbone, run.pretrained, run.loss]
+    return " · ".join(parts if run.number is None else [str(run.number), *parts])
+
+
+def _distinction(run: ScoredRun, twins: Sequence[ScoredRun]) -> str:
+    names = sorted({name for twin in twins for name in twin.settings} - {"seed"})
+    differing = [name for name in names if len({repr(twin.settings.get(name)) for twin in twins}) > 1]
+    return f" ({', '.join(f'{name}={run.settings.get(name)}' for name in differing)})" if differing else ""
+
+
+def _called(run: ScoredRun) -> str:
+    return f"run {run.name!r}" + (f" ({run.run_id})" if run.run_id else "")
+
+
+def _fault(run: ScoredRun, got: str, wanted: str, do: str) -> DataError:
+    return DataError(what_got_wanted(_called(run), got=got, wanted=wanted, do=do))
