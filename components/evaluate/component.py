@@ -41,7 +41,7 @@ def evaluate(
         batch_size: Images at a time; changes speed and memory alone.
         resamples: Bootstrap resamples behind each interval; 100 or more.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
-        workers: Processes that load images; 0 loads in the scoring process.
+        workers: Processes that load images; 0 means one a core, at most 8.
         seed: Seed of the bootstrap.
 
     Returns:

@@ -24,9 +24,10 @@ def fine_tune(
     image_size: int = 224,
     loss: str = "weighted_cluster+weighted_softmax",
     center_lambda: float = 0.5,
+    center_gamma: float = 0.5,
     cluster_lambda: float = 1.0,
+    cluster_gamma: float = 1.0,
     cluster_alpha: float = 1.0,
-    center_gamma: float = 1.0,
     center_init: str = "normal",
     center_update: str = "paper",
     reduction: str = "weighted_mean",
@@ -69,9 +70,10 @@ def fine_tune(
         image_size: Side of the square that the network sees, in pixels. The paper: 224.
         loss: softmax, center+softmax, weighted_softmax, center+weighted_softmax or weighted_cluster+weighted_softmax.
         center_lambda: Weight of the center part where the loss has one; 0 or more. The paper: 0.5.
+        center_gamma: Step size of the centers of the center part; above 0. Wen et al. 2016: 0.5.
         cluster_lambda: Weight of the weighted-cluster part where the loss has one; 0 or more. The paper: 1.
+        cluster_gamma: Step size of the centers of the weighted-cluster part (Eq. 9); above 0. The paper: 1.
         cluster_alpha: Constant in the denominator of Eq. 4; above 0. The paper: 1.
-        center_gamma: Step size of the centers in Eq. 9; above 0. The paper: 1.
         center_init: Where centers start: normal, zeros or class_means. Not given in the paper.
         center_update: paper (Eq. 8-9, sign mended) or gradient (through the denominator of Eq. 4 as well).
         reduction: How a batch is averaged: weighted_mean (over the sum of its weights), mean or sum.
@@ -84,7 +86,7 @@ def fine_tune(
         crop_scale_min: Smallest share of a face's area that a random crop keeps; above 0, up to 1.
         select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
-        workers: Processes that load images; 0 loads in the training process.
+        workers: Processes that load images; 0 means one a core, at most 8. The result does not depend on it.
         seed: Seed of the head, the centers, the order of images and their crops.
         checkpoint_dir: Folder for what a stopped run resumes from, in a sub-folder of its own; empty for none.
         checkpoint_every: Steps between checkpoints within an epoch; 0 for one at the end of each epoch.
@@ -118,9 +120,10 @@ def fine_tune(
         image_size=image_size,
         loss=loss,
         center_lambda=center_lambda,
-        cluster_lambda=cluster_lambda,
-        cluster_alpha=cluster_alpha,
         center_gamma=center_gamma,
+        cluster_lambda=cluster_lambda,
+        cluster_gamma=cluster_gamma,
+        cluster_alpha=cluster_alpha,
         center_init=center_init,
         center_update=center_update,
         reduction=reduction,

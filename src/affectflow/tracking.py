@@ -42,6 +42,9 @@ class Run:
     def log_file(self, path: str | Path, *, folder: str = "") -> None:
         """Log a file as an artifact of the run, under ``folder``."""
 
+    def log_bytes(self, content: bytes, *, name: str, folder: str) -> None:
+        """Log bytes as the artifact ``folder/name`` of the run."""
+
     def log_folder(self, path: str | Path, *, folder: str) -> None:
         """Log a folder's files as artifacts of the run, under ``folder``."""
 
@@ -56,8 +59,8 @@ class Run:
             counts: faces by expression, in code order.
         """
 
-    def log_model(self, model_folder: str | Path) -> None:
-        """Log a ``model/`` artifact as an MLflow model that needs no pickle."""
+    def log_model(self, model_folder: str | Path, *, signature: Any) -> None:
+        """Log a ``model/`` artifact as an MLflow model that :mod:`affectflow.serving` loads without a pickle."""
 
     def url(self) -> str:
         """Return the address of the run's page, or ``""`` where there is none."""
@@ -97,14 +100,21 @@ class MlflowRun(Run):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)
-        ]
+        metrics = [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
         self._client.log_batch(self.run_id, metrics=metrics)
 
     @override
     def log_file(self, path: str | Path, *, folder: str = "") -> None:
         self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    @override
+    def log_bytes(self, content: bytes, *, name: str, folder: str) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / name
+            file.write_bytes(content)
+            self.log_file(file, folder=folder)
 
     @override
     def log_folder(self, path: str | Path, *, folder: str) -> None:
@@ -125,17 +135,16 @@ class MlflowRun(Run):
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags=[tag])])
 
     @override
-    def log_model(self, model_folder: str | Path) -> None:
+    def log_model(self, model_folder: str | Path, *, signature: Any) -> None:
         import mlflow
 
         from affectflow import __version__
-        from affectflow.serving import signature
 
         mlflow.pyfunc.log_model(
             name="model",
             loader_module="affectflow.serving",
             data_path=str(model_folder),
-            signature=signature(),
+            signature=signature,
             pip_requirements=[f"affectflow[torch]=={__version__}"],
         )
 

@@ -1,0 +1,264 @@
+"""Score a model: settings → inputs → probabilities → metrics with intervals → artifacts, figures, MLflow run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from affectflow.artifacts import artifact_digest, new_artifact
+from affectflow.data.faces import decode_image
+from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.labels import EXPRESSIONS
+from affectflow.metrics import (
+    METRICS,
+    apply_temperature,
+    bootstrap_intervals,
+    evaluate_all,
+    fit_temperature,
+    mean_roc_curve,
+    most_confident_mistakes,
+    precision_recall_curves,
+    reliability_bins,
+    roc_curves,
+)
+from affectflow.metrics import figures as draw
+from affectflow.metrics.figures import png_bytes
+from affectflow.metrics.html import Page
+from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
+from affectflow.progress import progress, say
+from affectflow.steps import StepSettings, check_settings
+from affectflow.tracking import Run, existing_run, write_sidecar
+from affectflow.training.inference import best_device, run_model
+from affectflow.training.inputs import Inputs, SplitFaces, open_inputs
+from affectflow.training.loading import WholeFaces, loader
+
+#: What metrics.json says of the model, so that a comparison needs no other file.
+_MODEL_FIELDS = ("row", "backbone", "pretrained", "loss", "seed", "settings", "selected_epoch", "image_size")
+_MISTAKES_SHOWN = 18
+
+
+class Settings(StepSettings):
+    """What :func:`run` takes; see ``component.py`` for meanings and defaults."""
+
+    batch_size: int = Field(ge=1)
+    resamples: int = Field(ge=100, le=100_000)
+    precision: Literal["float32", "bfloat16", "float16"]
+    workers: int = Field(ge=0, le=128)
+    seed: int = Field(ge=0, lt=2**31)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the KFP UI shows of the test split.
+
+    Attributes:
+        scalars: metric → value.
+        classes: names in code order.
+        confusion_matrix: counts, rows = truth.
+        roc_curve: false positive rates, true positive rates and thresholds, averaged over the classes.
+        run: the MLflow run's id, or the folder of the metrics where the run is untracked.
+    """
+
+    scalars: dict[str, float]
+    classes: list[str]
+    confusion_matrix: list[list[int]]
+    roc_curve: tuple[list[float], list[float], list[float]]
+    run: str
+
+
+def run(
+    *,
+    faces: str,
+    splits: str,
+    model: str,
+    predictions: str,
+    metrics: str,
+    figures: str,
+    summary: str,
+    **settings: Any,
+) -> Result:
+    """Score one model and write what it says; see ``component.py`` for what each path holds."""
+    chosen = check_settings(Settings, **settings)
+    network, header = load_model(model)
+    inputs = open_inputs(faces, splits)
+    _check_same_splits(model, header, inputs)
+
+    probability = {
+        split: _probabilities(chosen, network, header, inputs, inputs.splits[split]) for split in ("val", "test")
+    }
+    scores = {split: _score(chosen, inputs.splits[split], values) for split, values in probability.items()}
+    temperature = fit_temperature(inputs.splits["val"].target, probability["val"])
+
+    tracked = existing_run(model)
+    with new_artifact(predictions, "predictions", {"splits_digest": inputs.splits_digest}) as folder:
+        pq.write_table(_prediction_table(inputs, probability), folder / "predictions.parquet")
+    fields = {
+        "model": {name: header[name] for name in _MODEL_FIELDS},
+        "model_digest": artifact_digest(header),
+        "test_set_digest": inputs.splits["test"].digest,
+        "temperature": temperature,
+        **scores,
+    }
+    with new_artifact(metrics, "metrics", fields) as folder:
+        write_sidecar(folder, tracked)
+
+    pictures = _draw(inputs.splits["test"], probability["test"], temperature, inputs)
+    page = Page(f"{header['backbone']} · {header['loss']} on the test split")
+    page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
+    for caption, picture in pictures.items():
+        page.images((picture, caption))
+    Path(figures).write_text(page.render(), encoding="utf-8")
+    Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
+    _log_evaluation(tracked, scores, predictions, metrics, pictures)
+
+    for line in _table(scores["test"]):
+        say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")
+    return _result(inputs.splits["test"], probability["test"], scores["test"], tracked.run_id or metrics)
+
+
+def _check_same_splits(model: str, header: dict[str, Any], inputs: Inputs) -> None:
+    trained_on = header["inputs"]["splits"]
+    if trained_on != inputs.splits_digest:
+        raise ArtifactError(
+            what_got_wanted(
+                model,
+                got=f"a model of the splits {trained_on[:12]}…",
+                wanted=f"one of the splits {inputs.splits_digest[:12]}…",
+                do="pass the splits that it was trained with, or it is tested on its training faces",
+            )
+        )
+
+
+def _probabilities(
+    chosen: Settings, network: ExpressionModel, header: dict[str, Any], inputs: Inputs, part: SplitFaces
+) -> NDArray[np.float64]:
+    device = best_device()
+    faces = WholeFaces(inputs.faces, part.rows, part.target, image_size=header["image_size"])
+    batches = loader(faces, workers=chosen.workers, batch_size=chosen.batch_size)
+    outputs = run_model(
+        network.to(device, memory_format=torch.channels_last),
+        progress(batches, total=len(batches), desc="scoring", unit="batch"),
+        normalise=Normalize(InputNorm.from_json(header["input_norm"])).to(device),
+        device=device,
+        precision=chosen.precision,
+    )
+    return outputs.probability.numpy()
+
+
+def _score(chosen: Settings, part: SplitFaces, probability: NDArray[np.float64]) -> dict[str, Any]:
+    intervals = bootstrap_intervals(
+        part.target, probability, groups=part.group, resamples=chosen.resamples, seed=chosen.seed
+    )
+    everything = evaluate_all(part.target, probability)
+    return {
+        "n": everything["n"],
+        **{name: interval._asdict() for name, interval in intervals.items()},
+        "per_class": everything["per_class"],
+        "confusion_matrix": everything["confusion_matrix"],
+    }
+
+
+def _prediction_table(inputs: Inputs, probability: dict[str, NDArray[np.float64]]) -> pa.Table:
+    parts = [
+        pa.table(
+            {
+                "image_id": pa.array(inputs.splits[split].image_id, pa.string()),
+                "group": pa.array(inputs.splits[split].group, pa.string()),
+                "split": pa.array([split] * len(values), pa.string()),
+                "target": pa.array(inputs.splits[split].target, pa.int8()),
+                "probability": pa.array(list(values), pa.list_(pa.float64())),
+            }
+        )
+        for split, values in probability.items()
+    ]
+    return pa.concat_tables(parts)
+
+
+def _draw(
+    part: SplitFaces, probability: NDArray[np.float64], temperature: float, inputs: Inputs
+) -> dict[str, bytes]:
+    """Return the test split's figures, caption → PNG."""
+    target = part.target
+    cells = np.array(evaluate_all(target, probability)["confusion_matrix"])
+    bins = {
+        "as trained": reliability_bins(target, probability),
+        f"temperature {temperature:.2f}": reliability_bins(target, apply_temperature(probability, temperature)),
+    }
+    pictures = {
+        "Confusion matrix": draw.confusion_matrix_figure(cells),
+        "ROC curves": draw.roc_figure(roc_curves(target, probability), classes=EXPRESSIONS),
+        "Precision-recall curves": draw.precision_recall_figure(
+            precision_recall_curves(target, probability), classes=EXPRESSIONS
+        ),
+        "Calibration": draw.reliability_figure(bins),
+    }
+    mistakes = most_confident_mistakes(target, probability, _MISTAKES_SHOWN)
+    if len(mistakes):
+        pictures["Most confident mistakes"] = draw.contact_sheet(
+            [decode_image(inputs.faces.image_bytes(int(part.rows[i]))) for i in mistakes],
+            [
+                f"{EXPRESSIONS[target[i]]}\nsaid {EXPRESSIONS[probability[i].argmax()]} {probability[i].max():.0%}"
+                for i in mistakes
+            ],
+        )
+    return {caption: png_bytes(figure) for caption, figure in pictures.items()}
+
+
+def _log_evaluation(
+    tracked: Run, scores: dict[str, Any], predictions: str, metrics: str, pictures: dict[str, bytes]
+) -> None:
+    for split, score in scores.items():
+        values = {}
+        for name in METRICS:
+            values |= {
+                f"{split}.{name}{suffix}": score[name][key]
+                for key, suffix in (("value", ""), ("low", ".low"), ("high", ".high"))
+                if score[name][key] is not None
+            }
+        values |= {
+            f"{split}.recall.{expression}": entry["recall"]
+            for expression, entry in score["per_class"].items()
+            if entry["recall"] is not None
+        }
+        tracked.log_metrics(values)
+    tracked.log_folder(predictions, folder="evaluation/predictions")
+    tracked.log_folder(metrics, folder="evaluation/metrics")
+    for caption, picture in pictures.items():
+        tracked.log_bytes(picture, name=f"{caption.lower().replace(' ', '_')}.png", folder="evaluation")
+
+
+def _result(part: SplitFaces, probability: NDArray[np.float64], score: dict[str, Any], where: str) -> Result:
+    curve = mean_roc_curve(part.target, probability)
+    false_rate, true_rate = (list(map(float, rates)) for rates in curve) if curve else ([0.0, 1.0], [0.0, 1.0])
+    return Result(
+        scalars={
+            f"test_{name}": float(score[name]["value"]) for name in METRICS if score[name]["value"] is not None
+        },
+        classes=list(EXPRESSIONS),
+        confusion_matrix=score["confusion_matrix"],
+        # A mean over classes has no threshold of its own; KFP's chart wants a falling number, not infinity.
+        roc_curve=(false_rate, true_rate, [1.0 - rate for rate in false_rate]),
+        run=where,
+    )
+
+
+def _table(score: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    for name in METRICS:
+        value, low, high = (score[name][key] for key in ("value", "low", "high"))
+        shown = "not defined" if value is None else f"{value:.4f}"
+        rows.append((name, shown, "" if low is None else f"[{low:.4f}, {high:.4f}]"))
+    return rows
+
+
+def _markdown(score: dict[str, Any], tracked: Run) -> str:
+    lines = [f"| {name} | {value} | {interval} |" for name, value, interval in _table(score)]
+    link = f"\n\n[The run in MLflow]({tracked.url()})" if tracked.url() else ""
+    header = f"## Test split, {score['n']:,} faces\n\n| metric | value | 95 % interval |\n|---|---:|---|\n"
+    return header + "\n".join(lines) + link + "\n"

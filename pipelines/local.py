@@ -1,0 +1,89 @@
+"""Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
+
+Each step is a process; finished steps are not run again unless their settings, inputs or code changed. Runs are
+tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI names another place.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from affectflow.errors import AffectflowError
+from affectflow.progress import say
+from affectflow.steps import USER_ERROR
+from pipelines.digests import add_digests
+from pipelines.flags import add_pipeline_flags, parse_parameters
+from pipelines.step_output import StepOutput
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline that ``argv`` names and return the exit code: 0, or 2 where the user can mend it."""
+    from pipelines.registry import PIPELINES
+
+    parser = argparse.ArgumentParser(prog="python -m pipelines.local", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs"), help="folder for all that is made [default: runs]"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every step, whatever was done before")
+    add_pipeline_flags(parser, PIPELINES)
+    flags, parameters = parse_parameters(parser, PIPELINES, argv)
+    try:
+        parameters = add_digests(parameters)
+        run_local(PIPELINES[flags.pipeline], parameters, work=flags.work, cache=not flags.no_cache)
+    except AffectflowError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+    return 0
+
+
+def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path, cache: bool) -> str:
+    """Run a pipeline with one process a step, and return the id of its MLflow run.
+
+    Raises:
+        AffectflowError: a step failed; the line is the step's own.
+    """
+    from kfp import local
+
+    from affectflow import tracking
+
+    work = work.absolute()
+    (work / "artifacts").mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}")
+    run_id = tracking.start_pipeline_run(
+        name=f"{pipeline.name} {time.strftime('%Y-%m-%d %H:%M')}",
+        artifact_root=work / "mlflow-artifacts",
+        params=parameters,
+    )
+    os.environ[tracking.PARENT_RUN_ID] = run_id
+    # KFP warns about images without "python" in their names; no image is used here, only its name.
+    warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(work / "artifacts"),
+        workspace_root=str(work / "workspace"),
+        enable_caching=cache,
+        cache_root=str(work / "cache"),
+    )
+    output = StepOutput(work / "last-run.log")
+    succeeded = False
+    try:
+        with output:
+            pipeline(**parameters)
+        succeeded = True
+    except RuntimeError as error:
+        raise AffectflowError(output.error_line or f"{error}; the whole output is in {output.log}") from None
+    finally:
+        tracking.end_pipeline_run(run_id, succeeded=succeeded)
+    say(f"done; runs are in {os.environ['MLFLOW_TRACKING_URI']}, files in {work}")
+    return run_id
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""Give a pipeline the parameters of its steps, so that names, defaults and descriptions have one home."""
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+_PYTHON_TYPES = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
+
+
+def parameters_of(
+    *, filled: Collection[str] = (), **steps: BaseComponent
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a pipeline function take every setting of its steps, each as ``<group>_<setting>``.
+
+    The function itself gets one dictionary a group, ready to be passed on to the step. KFP's form shows
+    parameters sorted by name, so those of a group stand together.
+
+    Args:
+        filled: parameters that the pipeline fills itself, so that its user is not asked for them.
+        steps: group → component, e.g. ``train=fine_tune`` for ``train_epochs``, ``train_loss``, …
+    """
+
+    def decorate(pipeline: Callable[..., Any]) -> Callable[..., Any]:
+        settings = [
+            (group, name, spec)
+            for group, component in steps.items()
+            for name, spec in (component.component_spec.inputs or {}).items()
+            if spec.type in _PYTHON_TYPES and f"{group}_{name}" not in filled
+        ]
+
+        def with_settings(*values: Any) -> Any:
+            groups: dict[str, dict[str, Any]] = {group: {} for group in steps}
+            for (group, name, _), value in zip(settings, values, strict=True):
+                groups[group][name] = value
+            return pipeline(**groups)
+
+        parameters = [
+            inspect.Parameter(
+                f"{group}_{name}",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=_PYTHON_TYPES[spec.type],
+                default=spec.default if spec.optional else inspect.Parameter.empty,
+            )
+            for group, name, spec in settings
+        ]
+        parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+        order = [parameter.name for parameter in parameters]
+        settings.sort(key=lambda setting: order.index(f"{setting[0]}_{setting[1]}"))
+        descriptions = "\n".join(f"        {group}_{name}: {spec.description}" for group, name, spec in settings)
+        with_settings.__name__ = pipeline.__name__
+        with_settings.__doc__ = f"{inspect.getdoc(pipeline)}\n\n    Args:\n{descriptions}\n"
+        with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return with_settings
+
+    return decorate

@@ -1,0 +1,83 @@
+"""Show what the steps of a local run say, without what KFP says around it; all of it goes to a log file."""
+
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from typing_extensions import override
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_STARTED = re.compile(r"Executing task '(?P<task>[^']+)'")
+_SKIPPED = re.compile(r"Task '?(?P<task>[\w-]+)'? cache hit")
+#: KFP indents what a step prints by four spaces; the executor prefixes its own lines.
+_STEP_LINE = re.compile(r"^    (?!\[KFP Executor)(?P<text>.*\S.*)$")
+_ERROR = re.compile(r"^error: (?P<line>.*)$")
+
+
+class StepOutput(io.TextIOBase):
+    """Stands in for standard output while KFP runs a pipeline.
+
+    Args:
+        log: file for everything that is printed.
+
+    Attributes:
+        error_line: the line of the step that failed last, without ``error:``; empty while none has.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.error_line = ""
+        self._line = ""
+        self._in_executor_input = False
+
+    def __enter__(self) -> Self:
+        self._stream = self.log.open("w", encoding="utf-8")
+        self._terminal = sys.stdout
+        self._redirect = contextlib.redirect_stdout(self)
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._redirect.__exit__(kind, error, trace)
+        self._stream.close()
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, text: str) -> int:
+        self._stream.write(_COLOURS.sub("", text))
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._show(_COLOURS.sub("", line))
+        return len(text)
+
+    def _show(self, line: str) -> None:
+        if "Got executor_input:" in line:
+            self._in_executor_input = True
+        elif self._in_executor_input:
+            self._in_executor_input = line.strip() != "}" or line.startswith(" " * 5)
+        elif started := _STARTED.search(line):
+            self._print(f"── {started['task']}")
+        elif skipped := _SKIPPED.search(line):
+            self._print(f"── {skipped['task']}: unchanged, done before")
+        elif step_line := _STEP_LINE.match(line):
+            text = step_line["text"]
+            if failed := _ERROR.match(text):
+                self.error_line = failed["line"]
+            else:
+                self._print(f"   {text}")
+
+    def _print(self, line: str) -> None:
+        self._terminal.write(line + "\n")
+        self._terminal.flush()

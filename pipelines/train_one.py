@@ -1,0 +1,55 @@
+"""Pipeline ``train_one``: faces in, one trained, scored and compared model out."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.compare_runs.component import compare_runs
+from components.compute_class_weights.component import compute_class_weights
+from components.evaluate.component import evaluate as evaluate_model
+from components.fine_tune.component import fine_tune
+from components.ingest_affectnet.component import ingest_affectnet
+from components.split_dataset.component import split_dataset
+from pipelines.parameters import parameters_of
+
+Settings = dict[str, Any]
+
+
+@dsl.pipeline(name="train-one", display_name="Train one model")
+@parameters_of(
+    filled=["compare_runs"],
+    data=ingest_affectnet,
+    split=split_dataset,
+    train=fine_tune,
+    evaluate=evaluate_model,
+    compare=compare_runs,
+)
+def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settings, compare: Settings) -> None:
+    """Fine-tune and score one model; with a VGGFace2 weights file the defaults are the paper's model 10."""
+    ingested = ingest_affectnet(**data)
+    ingested.set_display_name("Ingest faces")
+
+    drawn = split_dataset(faces=ingested.outputs["faces"], **split)
+    drawn.set_display_name("Split 500/500 per class")
+
+    weighed = compute_class_weights(splits=drawn.outputs["splits"])
+    weighed.set_display_name("Compute class weights")
+
+    trained = fine_tune(
+        faces=ingested.outputs["faces"],
+        splits=drawn.outputs["splits"],
+        class_weights=weighed.outputs["class_weights"],
+        **train,
+    )
+    trained.set_display_name("Fine-tune")
+
+    scored = evaluate_model(
+        faces=ingested.outputs["faces"],
+        splits=drawn.outputs["splits"],
+        model=trained.outputs["model"],
+        **evaluate,
+    )
+    scored.set_display_name("Evaluate")
+
+    compared = compare_runs(runs=[scored.outputs["Output"]], **compare)
+    compared.set_display_name("Compare with the published figures")

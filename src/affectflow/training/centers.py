@@ -1,0 +1,40 @@
+"""What the features and the centers came to in an epoch, as columns of the history."""
+
+from typing import Any
+
+from torch import Tensor
+
+from affectflow.labels import EXPRESSIONS
+from affectflow.losses import ClassStatistics, JointLoss, center_diagnostics, cluster_state
+from affectflow.training.inference import Outputs
+
+
+def centers_of(loss: JointLoss) -> Tensor | None:
+    """Return a copy of the loss's centers (C, D) on the CPU; None for a loss without centers."""
+    return None if loss.auxiliary is None else loss.auxiliary.centers.detach().cpu().clone()
+
+
+def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outputs) -> dict[str, Any]:
+    """Return distances within and between classes on the validation split, and how the centers stand to them.
+
+    Args:
+        loss: after the epoch.
+        centers_before: its centers (C, D) before the epoch; None for a loss without centers.
+        outputs: of the validation split, whose features are measured.
+
+    Returns:
+        ``cluster_state`` (``"off"``, ``"active"`` or ``"collapsed"``) and numbers by name, ``center.<name>`` or,
+        for those of a class, ``center.<name>.<expression>``.
+    """
+    statistics = ClassStatistics(len(EXPRESSIONS), outputs.features.shape[1])
+    statistics.update(outputs.features, outputs.target)
+    alpha = float(getattr(loss.auxiliary, "last_alpha", 1.0))
+    diagnostics = center_diagnostics(statistics, centers_of(loss), centers_before, alpha)
+    columns: dict[str, Any] = {"cluster_state": cluster_state(diagnostics, alpha)}
+    for name, value in diagnostics.items():
+        if value.ndim == 0:
+            columns[f"center.{name}"] = float(value)
+        else:
+            for expression, number in zip(EXPRESSIONS, value.tolist(), strict=True):
+                columns[f"center.{name}.{expression}"] = number
+    return columns
