@@ -23,7 +23,7 @@ class CenterTerm(nn.Module):
     Args:
         num_classes: C.
         feature_dim: D.
-        gamma: the step's size, above 0.
+        gamma: γ, the step's size, above 0.
         center_update: ``"paper"``: the published step, from features and target; the loss's gradient does not
             reach the centers. ``"gradient"``: a plain step of size gamma against the gradient of what
             ``backward`` was called on, so λ and the denominator are in it.

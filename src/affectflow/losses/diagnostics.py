@@ -9,8 +9,10 @@ from affectflow.losses.weighted_cluster import center_spread
 
 #: The term counts as off where (S_j + α) / α is above this for every class: its pull is 1/1000 of that at S = 0.
 OFF_RATIO = 1000.0
-#: The features count as collapsed where their scatter is below this share of their mean square length.
+#: The features count as collapsed where their scatter is below this share of their mean square length …
 COLLAPSED_SHARE = 1e-3
+#: … or where it and every S_j are below this share of α, so that the quotient's denominator is α alone.
+COLLAPSED_ALPHA = 1e-2
 
 
 class ClassStatistics:
@@ -116,8 +118,9 @@ def center_diagnostics(
 def cluster_state(diagnostics: dict[str, Tensor], alpha: float | Tensor = 1.0) -> str:
     """Name what :func:`center_diagnostics` shows: ``"collapsed"``, ``"off"`` or ``"active"``.
 
-    * ``collapsed``: the features' scatter is below :data:`COLLAPSED_SHARE` of their mean square length, i.e.
-      every face has nearly the same feature. Needs no centers.
+    * ``collapsed``: every face has nearly the same feature. The features' scatter is below
+      :data:`COLLAPSED_SHARE` of their mean square length, or both the scatter and every S_j are below
+      :data:`COLLAPSED_ALPHA` of α. Without centers only the first is asked.
     * ``off``: (S_j + α) / α is above :data:`OFF_RATIO` for every class, or there are no centers.
     * ``active``: neither.
 
@@ -125,9 +128,12 @@ def cluster_state(diagnostics: dict[str, Tensor], alpha: float | Tensor = 1.0) -
         diagnostics: from :func:`center_diagnostics`.
         alpha: the α given to it.
     """
-    if bool(diagnostics["scatter"] <= COLLAPSED_SHARE * diagnostics["mean_square_norm"]):
+    scatter, s_plus_alpha = diagnostics["scatter"], diagnostics.get("s_plus_alpha")
+    if bool(scatter <= COLLAPSED_SHARE * diagnostics["mean_square_norm"]):
         return "collapsed"
-    spread = diagnostics.get("s_plus_alpha")
-    if spread is None or bool((spread / alpha > OFF_RATIO).all()):
+    if s_plus_alpha is None:
         return "off"
-    return "active"
+    spread = s_plus_alpha / alpha - 1
+    if bool((spread <= COLLAPSED_ALPHA).all() & (scatter <= COLLAPSED_ALPHA * alpha)):
+        return "collapsed"
+    return "off" if bool((s_plus_alpha / alpha > OFF_RATIO).all()) else "active"

@@ -23,8 +23,6 @@ LOSSES = (
 
 #: The paper's λ, by auxiliary part.
 PAPER_LAMBDA = {"center": 0.5, "weighted_cluster": 1.0}
-#: The published size of a center's step, by auxiliary part (Wen et al. 2016; Ngo & Yoon 2020, Eq. 9).
-PAPER_GAMMA = {"center": 0.5, "weighted_cluster": 1.0}
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def build_loss(
     feature_dim: int,
     lambda_: float | None = None,
     alpha: float = 1.0,
-    gamma: float | None = None,
+    gamma: float = 1.0,
     center_update: str = "paper",
     center_init: str = "normal",
     center_step_limit: float | None = 1.0,
@@ -144,7 +142,8 @@ def build_loss(
         feature_dim: D.
         lambda_: λ ≥ 0; None for the paper's (0.5 center, 1.0 weighted_cluster).
         alpha: α > 0 of the weighted-cluster part; the paper's is 1.
-        gamma: size of a center's step; None for the published one (0.5 center, 1.0 weighted_cluster).
+        gamma: γ > 0, the size of a center's step; the paper's is 1. The center part's own published step has
+            another factor, 0.5, whatever γ is; γ is used there with ``center_update="gradient"`` only.
         center_update: ``"paper"`` or ``"gradient"``.
         center_init: ``"normal"``, ``"zeros"`` or ``"class_means"``.
         center_step_limit: see :class:`~affectflow.losses.weighted_cluster.WeightedClusterLoss`.
@@ -169,8 +168,6 @@ def build_loss(
     if softmax_name == "weighted_softmax":
         softmax = WeightedSoftmaxLoss(weights, reduction)
     auxiliary: CenterTerm | None = None
-    if gamma is None:
-        gamma = PAPER_GAMMA.get(auxiliary_name, 1.0)
     if auxiliary_name == "center":
         auxiliary = CenterLoss(
             num_classes,
