@@ -13,12 +13,22 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from affectflow.errors import what_got_wanted
 from affectflow.metrics.calibration import NUM_BINS, ReliabilityBins
 from affectflow.metrics.classification import class_names
+from affectflow.metrics.drawing import (
+    INK,
+    draw_heatmap,
+    draw_line,
+    label_axes,
+    legend_below,
+    make_panels,
+    set_title,
+    shorten,
+    whole_epochs,
+)
 from affectflow.metrics.ranking import Curve
 
 #: A run's history: columns by name (a pandas DataFrame will do), a value an epoch.
@@ -28,9 +38,8 @@ History = Mapping[str, Sequence[float]]
 PALETTE = ("#767676", "#e69f00", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#5b3a8e")
 
 _RUNS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#767676", "#56b4e9", "#5b3a8e")
-_TRAIN, _VAL, _MARK = "#0072b2", "#d55e00", "#444444"
-_INK, _FAINT = "#222222", "#dddddd"
 _DPI = 144
+_TRAIN, _VAL, _MARK = "#0072b2", "#d55e00", "#444444"
 
 
 @dataclass(frozen=True)
@@ -66,22 +75,22 @@ def learning_curves(history: History, *, title: str = "", chosen_epoch: int | No
         ValueError: a column is missing.
     """
     epoch = _column(history, "epoch")
-    figure, (loss, score) = _panels(1, 2, width=10, height=4)
-    _line(loss, epoch, _column(history, "train_loss"), _TRAIN, "train")
-    _line(loss, epoch, _column(history, "val_loss"), _VAL, "val")
-    _line(score, epoch, _column(history, "val_accuracy"), "#009e73", "val accuracy")
-    _line(score, epoch, _column(history, "val_uar"), "#5b3a8e", "val UAR")
-    _label(loss, "Loss", "epoch", "loss")
-    _label(score, "Accuracy and UAR", "epoch", "share")
+    figure, (loss, score) = make_panels(1, 2, width=10, height=4)
+    draw_line(loss, epoch, _column(history, "train_loss"), _TRAIN, "train")
+    draw_line(loss, epoch, _column(history, "val_loss"), _VAL, "val")
+    draw_line(score, epoch, _column(history, "val_accuracy"), "#009e73", "val accuracy")
+    draw_line(score, epoch, _column(history, "val_uar"), "#5b3a8e", "val UAR")
+    label_axes(loss, "Loss", "epoch", "loss")
+    label_axes(score, "Accuracy and UAR", "epoch", "share")
     score.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (loss, score):
-        _whole_epochs(axes)
+        whole_epochs(axes)
         if chosen_epoch is not None:
             axes.axvline(
                 chosen_epoch, color=_MARK, linewidth=1, linestyle=":", label=f"kept: epoch {chosen_epoch}"
             )
         axes.legend(frameon=False)
-    return _titled(figure, title)
+    return set_title(figure, title)
 
 
 def compared_learning_curves(histories: Mapping[str, History], *, title: str = "") -> Figure:
@@ -94,7 +103,7 @@ def compared_learning_curves(histories: Mapping[str, History], *, title: str = "
     Raises:
         ValueError: a column is missing.
     """
-    figure, panels = _panels(2, 2, width=10, height=7)
+    figure, panels = make_panels(2, 2, width=10, height=7)
     columns = {
         "train_loss": "Train loss",
         "val_loss": "Validation loss",
@@ -104,13 +113,13 @@ def compared_learning_curves(histories: Mapping[str, History], *, title: str = "
     for axes, (column, heading) in zip(panels, columns.items(), strict=True):
         for number, (name, history) in enumerate(histories.items()):
             color = _RUNS[number % len(_RUNS)]
-            _line(axes, _column(history, "epoch"), _column(history, column), color, name)
-        _label(axes, heading, "epoch", "")
-        _whole_epochs(axes)
+            draw_line(axes, _column(history, "epoch"), _column(history, column), color, name)
+        label_axes(axes, heading, "epoch", "")
+        whole_epochs(axes)
         if column in {"val_accuracy", "val_uar"}:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _legend_below(figure, panels[0], columns=3)
-    return _titled(figure, title)
+    legend_below(figure, panels[0], columns=3 if max(map(len, histories), default=0) <= 36 else 1)
+    return set_title(figure, title)
 
 
 def confusion_matrix_figure(
@@ -130,16 +139,16 @@ def confusion_matrix_figure(
     names = class_names(len(table)) if classes is None else classes
     size = table.sum(axis=1, keepdims=True)
     shares = table / np.maximum(size, 1)
-    figure, (axes,) = _panels(1, 1, width=1.8 + 0.82 * len(names), height=1.4 + 0.68 * len(names))
+    figure, (axes,) = make_panels(1, 1, width=1.8 + 0.82 * len(names), height=1.4 + 0.68 * len(names))
     texts = [
         [f"{share:.0%}\n{count:,}" if total else "" for share, count in zip(row, numbers, strict=True)]
         for row, numbers, total in zip(shares, table, size[:, 0], strict=True)
     ]
     rows = [f"{name}  ({total:,})" for name, total in zip(names, size[:, 0], strict=True)]
-    _heatmap(axes, shares, texts, rows, names)
-    _label(axes, "", "predicted", "truth (samples)")
+    draw_heatmap(axes, shares, texts, rows, names)
+    label_axes(axes, "", "predicted", "truth (samples)")
     axes.grid(visible=False)
-    return _titled(figure, title or "Confusion matrix: share of each true class")
+    return set_title(figure, title or "Confusion matrix: share of each true class")
 
 
 def recall_figure(
@@ -158,15 +167,15 @@ def recall_figure(
     """
     table = np.asarray(recalls, dtype=np.float64)
     columns = class_names(table.shape[1]) if classes is None else classes
-    figure, (axes,) = _panels(1, 1, width=4.6 + 0.78 * len(columns), height=1.2 + 0.38 * len(names))
+    figure, (axes,) = make_panels(1, 1, width=4.6 + 0.78 * len(columns), height=1.2 + 0.38 * len(names))
     texts = [["" if np.isnan(value) else f"{value:.0%}" for value in row] for row in table]
-    _heatmap(axes, np.nan_to_num(table), texts, names, columns)
-    return _titled(figure, title or "Recall by class")
+    draw_heatmap(axes, np.nan_to_num(table), texts, names, columns)
+    return set_title(figure, title or "Recall by class")
 
 
 def roc_figure(curves: Sequence[Curve], *, classes: Sequence[str], title: str = "") -> Figure:
     """Draw the one-vs-rest ROC curves of :func:`affectflow.metrics.roc_curves`, chance dashed."""
-    figure, (axes,) = _panels(1, 1, width=7.6, height=5.2)
+    figure, (axes,) = make_panels(1, 1, width=7.6, height=5.2)
     axes.plot([0, 1], [0, 1], color=_MARK, linewidth=1, linestyle="--", label="chance  0.500")
     for curve in curves:
         _class_line(axes, curve, classes)
@@ -176,7 +185,7 @@ def roc_figure(curves: Sequence[Curve], *, classes: Sequence[str], title: str = 
 
 def precision_recall_figure(curves: Sequence[Curve], *, classes: Sequence[str], title: str = "") -> Figure:
     """Draw the curves of :func:`affectflow.metrics.precision_recall_curves` as steps (no interpolation)."""
-    figure, (axes,) = _panels(1, 1, width=7.6, height=5.2)
+    figure, (axes,) = make_panels(1, 1, width=7.6, height=5.2)
     for curve in curves:
         _class_line(axes, curve, classes, drawstyle="steps-pre")
     _unit_square(axes, title or "Precision and recall, one class against the rest", "recall", "precision")
@@ -190,7 +199,7 @@ def reliability_figure(bins: Mapping[str, ReliabilityBins], *, title: str = "") 
         bins: name → bins, e.g. ``{"as trained": …, "T = 1.4": …}`` for the effect of a temperature.
         title: above the figure.
     """
-    figure, (axes, below) = _panels(2, 1, width=6, height=6.4, heights=(3, 1))
+    figure, (axes, below) = make_panels(2, 1, width=6, height=6.4, heights=(3, 1))
     axes.plot([0, 1], [0, 1], color=_MARK, linewidth=1, linestyle="--", label="calibrated")
     middles = (np.arange(NUM_BINS) + 0.5) / NUM_BINS
     for number, (name, part) in enumerate(bins.items()):
@@ -206,15 +215,15 @@ def reliability_figure(bins: Mapping[str, ReliabilityBins], *, title: str = "") 
             label=f"{name}: ECE {error:.3f}",
         )
         below.step(middles, part.count / part.count.sum(), where="mid", color=color)
-    _label(axes, "", "", "accuracy")
-    _label(below, "", "confidence of the predicted class", "share of samples")
+    label_axes(axes, "", "", "accuracy")
+    label_axes(below, "", "confidence of the predicted class", "share of samples")
     axes.set_ylim(-0.02, 1.02)
     for panel in (axes, below):
         panel.set_xlim(0, 1)
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     below.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="upper left")
-    return _titled(figure, title or "Reliability")
+    return set_title(figure, title or "Reliability")
 
 
 def class_distribution_figure(
@@ -227,19 +236,19 @@ def class_distribution_figure(
         classes: names in code order; None takes :func:`affectflow.metrics.class_names`.
         title: above the figure.
     """
-    figure, panels = _panels(1, len(counts), width=2.6 + 3 * len(counts), height=3.8)
+    figure, panels = make_panels(1, len(counts), width=2.6 + 3 * len(counts), height=3.8)
     for axes, (split, numbers) in zip(panels, counts.items(), strict=True):
         names = class_names(len(numbers)) if classes is None else classes
         bars = axes.barh(np.arange(len(names)), numbers, color=_TRAIN, height=0.7)
-        axes.bar_label(bars, labels=[f"{number:,}" for number in numbers], padding=3, fontsize=8, color=_INK)
+        axes.bar_label(bars, labels=[f"{number:,}" for number in numbers], padding=3, fontsize=8, color=INK)
         axes.set_yticks(np.arange(len(names)), labels=names if axes is panels[0] else [""] * len(names))
         axes.invert_yaxis()
         axes.margins(x=0.22)
-        _label(axes, f"{split} ({sum(numbers):,})", "", "")
+        label_axes(axes, f"{split} ({sum(numbers):,})", "", "")
         axes.grid(visible=False)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-    return _titled(figure, title or "Faces by class")
+    return set_title(figure, title or "Faces by class")
 
 
 def interval_figure(estimates: Sequence[Estimate], *, label: str, title: str = "") -> Figure:
@@ -250,7 +259,7 @@ def interval_figure(estimates: Sequence[Estimate], *, label: str, title: str = "
         label: of the axis, e.g. ``"accuracy"``.
         title: above the figure.
     """
-    figure, (axes,) = _panels(1, 1, width=9, height=1.5 + 0.32 * len(estimates))
+    figure, (axes,) = make_panels(1, 1, width=11, height=1.5 + 0.32 * len(estimates))
     for row, estimate in enumerate(estimates):
         if estimate.value is not None:
             if estimate.low is not None and estimate.high is not None:
@@ -261,12 +270,12 @@ def interval_figure(estimates: Sequence[Estimate], *, label: str, title: str = "
     axes.plot([], [], color=_TRAIN, marker="o", label="ours, 95 % interval")
     if any(estimate.published is not None for estimate in estimates):
         axes.plot([], [], color=_VAL, marker="D", markerfacecolor="white", linestyle="", label="published")
-    axes.set_yticks(np.arange(len(estimates)), labels=[_shorten(estimate.name) for estimate in estimates])
+    axes.set_yticks(np.arange(len(estimates)), labels=[shorten(estimate.name) for estimate in estimates])
     axes.set_ylim(len(estimates) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _label(axes, "", label, "")
-    _legend_below(figure, axes, columns=2)
-    return _titled(figure, title)
+    label_axes(axes, "", label, "")
+    legend_below(figure, axes, columns=2)
+    return set_title(figure, title)
 
 
 def contact_sheet(
@@ -292,43 +301,13 @@ def contact_sheet(
         )
         raise ValueError(line)
     rows = -(-len(images) // columns)
-    figure, panels = _panels(rows, columns, width=1.75 * columns, height=0.5 + 2.15 * rows)
+    figure, panels = make_panels(rows, columns, width=1.75 * columns, height=0.5 + 2.15 * rows)
     for number, axes in enumerate(panels):
         axes.set_axis_off()
         if number < len(images):
             axes.imshow(images[number])
-            axes.set_title(captions[number], fontsize=9, color=_INK)
-    return _titled(figure, title)
-
-
-def _panels(
-    rows: int, columns: int, *, width: float, height: float, heights: Sequence[float] | None = None
-) -> tuple[Figure, list[Axes]]:
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(width, height), layout=layout)
-    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
-    panels = [axes for row in grid for axes in row]
-    for axes in panels:
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color("#999999")
-        axes.grid(color=_FAINT, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=_INK, labelsize=9, color="#999999")
-    return figure, panels
-
-
-def _line(axes: Axes, x: npt.NDArray[Any], y: npt.NDArray[Any], color: str, name: str) -> None:
-    marker = "o" if len(x) <= 40 else ""
-    axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=_shorten(name))
-
-
-def _whole_epochs(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    low, high = axes.get_xlim()
-    if high - low < 1:
-        axes.set_xlim(round(low) - 0.5, round(high) + 0.5)
+            axes.set_title(captions[number], fontsize=9, color=INK)
+    return set_title(figure, title)
 
 
 def _class_line(axes: Axes, curve: Curve, classes: Sequence[str], **style: Any) -> None:
@@ -338,59 +317,13 @@ def _class_line(axes: Axes, curve: Curve, classes: Sequence[str], **style: Any) 
 
 
 def _unit_square(axes: Axes, title: str, x: str, y: str) -> None:
-    _label(axes, title, x, y)
+    label_axes(axes, title, x, y)
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.02)
     axes.set_aspect("equal")
     axes.legend(
         frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5), title="area under the curve"
     )
-
-
-def _heatmap(
-    axes: Axes,
-    shares: npt.NDArray[np.float64],
-    texts: Sequence[Sequence[str]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-) -> None:
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, line in enumerate(texts):
-        for column, text in enumerate(line):
-            color = "white" if shares[row, column] > 0.55 else _INK
-            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=color)
-    axes.set_xticks(np.arange(len(columns)), labels=[_shorten(name) for name in columns])
-    axes.set_yticks(np.arange(len(rows)), labels=[_shorten(name) for name in rows])
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=11, color=_INK, loc="left")
-    axes.set_xlabel(x, fontsize=9.5, color=_INK)
-    axes.set_ylabel(y, fontsize=9.5, color=_INK)
-
-
-def _titled(figure: Figure, title: str) -> Figure:
-    if title:
-        figure.suptitle(_plain(title), fontsize=12, color=_INK, fontweight="bold")
-    return figure
-
-
-def _legend_below(figure: Figure, axes: Axes, *, columns: int) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-
-
-def _shorten(name: str) -> str:
-    return _plain(name if len(name) <= 64 else name[:63] + "…")
-
-
-def _plain(text: str) -> str:
-    """Keep matplotlib from reading dollar signs as mathematics."""
-    return text.replace("$", r"\$")
 
 
 def _column(history: History, name: str) -> npt.NDArray[Any]:

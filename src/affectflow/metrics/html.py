@@ -13,7 +13,7 @@ _STYLE = """
   --line: #d9dce1; --good: #0a6b3d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --soft: #a5a9b0; --paper: #16181c; --card: #20242a;
   --line: #3a3f47; --good: #6fd19c; --bad: #ff8a80; } }
-body { margin: 0 auto; max-width: 78rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 92rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
@@ -21,13 +21,13 @@ p { margin: .4rem 0; max-width: 60rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; margin: .5rem 0; }
 caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
-th, td { padding: .28rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: .28rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { background: var(--card); font-weight: 600; } th.text, td.text { text-align: left; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
 figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .875rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
-.row img { max-width: min(100%, 36rem); }
+.row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
+img { max-width: min(100%, 62rem); height: auto; background: #fff; border: 1px solid var(--line);
+  border-radius: 6px; }
 """
 
 
@@ -73,7 +73,10 @@ class Page:
         text_columns: int = 1,
         caption: str = "",
     ) -> None:
-        """Add a table; the first ``text_columns`` columns stand left, the others right. See :class:`Cell`."""
+        """Add a table; the first ``text_columns`` columns stand left, the others right. See :class:`Cell`.
+
+        A line break in a cell is kept.
+        """
         classes = ["text" if column < text_columns else "" for column in range(len(header))]
         head = "".join(_cell("th", name, kind) for name, kind in zip(header, classes, strict=True))
         body = "".join(
@@ -86,10 +89,15 @@ class Page:
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
-    def images(self, *images: tuple[bytes, str]) -> None:
-        """Add PNG images side by side, each ``(bytes, caption)``; the caption is also its alternative text."""
+    def images(self, *images: tuple[bytes, str], side_by_side: bool = False) -> None:
+        """Add PNG images, each ``(bytes, caption)``; the caption is also the alternative text.
+
+        Args:
+            images: in reading order.
+            side_by_side: as many in a line as fit, each smaller.
+        """
         figures = "".join(_figure(png, caption) for png, caption in images)
-        self._parts.append(f'<div class="row">{figures}</div>' if len(images) > 1 else figures)
+        self._parts.append(f'<div class="row">{figures}</div>' if side_by_side else figures)
 
     def render(self) -> str:
         """Return the whole document."""
@@ -109,7 +117,8 @@ def _cell(tag: str, text: str, kind: str) -> str:
     tone = text.tone if isinstance(text, Cell) else ""
     names = " ".join(name for name in (kind, tone) if name)
     attribute = f' class="{names}"' if names else ""
-    return f"<{tag}{attribute}>{escape(text)}</{tag}>"
+    lines = escape(text).replace("\n", "<br>")
+    return f"<{tag}{attribute}>{lines}</{tag}>"
 
 
 def _figure(png: bytes, caption: str) -> str:

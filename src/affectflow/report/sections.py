@@ -30,7 +30,7 @@ from affectflow.report.published import (
     PublishedRow,
     published_row,
 )
-from affectflow.report.runs import FINISHED
+from affectflow.report.runs import FINISHED, ScoredRun
 
 #: Metrics of the report's tables → heading. The first six are the paper's.
 COLUMNS: Mapping[str, str] = {
@@ -43,6 +43,7 @@ COLUMNS: Mapping[str, str] = {
     "uar": "UAR",
 }
 
+_UAR_FIRST = ("uar", *(name for name in COLUMNS if name != "uar"))
 _TABLES = {5: "Table 5: SE-ResNet-50", 6: "Table 6: ResNet-50"}
 _CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_uar")
 _DIAGNOSTICS = ("center", "cluster", "s_plus_alpha", "within", "between", "scatter")
@@ -59,12 +60,13 @@ class Table:
 
 @dataclass
 class Section:
-    """A heading with paragraphs, then a table, then images as (PNG, caption)."""
+    """A heading with paragraphs, then a table, then images as (PNG, caption), large or side by side."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     table: Table | None = None
     images: list[tuple[bytes, str]] = field(default_factory=list)
+    side_by_side: bool = False
 
 
 def build_sections(comparison: Comparison) -> list[Section]:
@@ -130,15 +132,16 @@ def _paper_table(comparison: Comparison, table: int) -> Section | None:
     found = [scored for scored in comparison.models if _table_of(scored) == table]
     if not found:
         return None
-    header = ["no.", "backbone", "pre-trained", "loss", "figures", *(COLUMNS[name] for name in COLUMNS)]
+    header = ["no.", "model", "figures", *COLUMNS.values()]
     rows = []
     for scored in found:
         run = scored.model.first
         row = published_row(run.number or 0)
-        rows.append([str(row.number), run.backbone, run.pretrained, run.loss, _figures(scored), *_values(scored)])
-        rows.append(["", row.backbone, row.pretrained, row.loss, "published", *_published_values(row)])
+        ours, theirs = _folded(_name(run)), _folded(_name(row))
+        rows.append([str(row.number), ours, _figures(scored), *_values(scored)])
+        rows.append(["", theirs if theirs != ours else "", "published", *_published_values(row)])
     paragraphs = _deviations(comparison, found)
-    return Section(_TABLES[table], paragraphs, Table(header, rows, text_columns=5))
+    return Section(_TABLES[table], paragraphs, Table(header, rows, text_columns=3))
 
 
 def _deviations(comparison: Comparison, found: Sequence[ScoredModel]) -> list[str]:
@@ -151,9 +154,9 @@ def _deviations(comparison: Comparison, found: Sequence[ScoredModel]) -> list[st
     swapped: dict[str, list[str]] = {}
     for scored in found:
         run, row = scored.model.first, published_row(scored.model.first.number or 0)
-        for ours, theirs in ((run.backbone, row.backbone), (run.pretrained, row.pretrained), (run.loss, row.loss)):
-            if ours != theirs:
-                swapped.setdefault(f"{ours} for {theirs}", []).append(str(row.number))
+        for our, their in ((run.backbone, row.backbone), (run.pretrained, row.pretrained), (run.loss, row.loss)):
+            if our != their:
+                swapped.setdefault(f"{our} for {their}", []).append(str(row.number))
     notes += [f"Not the published model: {swap} in row {', '.join(rows)}." for swap, rows in swapped.items()]
     return notes
 
@@ -162,23 +165,30 @@ def _other_models(comparison: Comparison) -> Section | None:
     found = [scored for scored in comparison.models if _table_of(scored) is None]
     if not found:
         return None
-    rows = [[scored.model.label, _figures(scored), *_values(scored)] for scored in found]
+    rows = [[_folded(scored.model.label), _figures(scored), *_values(scored)] for scored in found]
     return Section("Other models", [], Table(["model", "figures", *COLUMNS.values()], rows, text_columns=2))
 
 
 def _differences(comparison: Comparison) -> Section | None:
     if not comparison.baselines:
         return None
-    header = ["model", "baseline", "UAR, in words", *COLUMNS.values(), "Holm's p (UAR)", "McNemar's p by seed"]
+    header = [
+        "model",
+        "against",
+        "UAR, in words",
+        *(COLUMNS[name] for name in _UAR_FIRST),
+        "Holm's p\n(UAR)",
+        "McNemar's p\nby seed",
+    ]
     rows = []
     for pair in comparison.baselines:
-        cells = [Cell(_change(pair.differences[name]), _tone(pair.differences[name])) for name in COLUMNS]
+        cells = [Cell(_change(pair.differences[name], "\n"), _tone(pair.differences[name])) for name in _UAR_FIRST]
         uar = pair.differences["uar"]
         tests = ", ".join(_p_text(test["p_value"]) for test in pair.mcnemar.values())
         rows.append(
             [
-                pair.model,
-                pair.baseline,
+                _folded(pair.model),
+                pair.baseline_loss,
                 Cell(uar.verdict, _tone(uar)),
                 *cells,
                 _p_text(uar.p_holm),
@@ -232,14 +242,15 @@ def _learning_curves(comparison: Comparison) -> Section | None:
         drawable = [history for history in histories if all(name in history for name in _CURVES)]
         if drawable:
             run = scored.model.first
-            families.setdefault(f"{run.backbone}, {run.pretrained}", {})[scored.model.label] = drawable[0]
+            family = families.setdefault(f"{run.backbone}, {run.pretrained}", {})
+            family[scored.model.label if run.loss in family else run.loss] = drawable[0]
     images = []
-    for family, members in families.items():
+    for name, members in families.items():
         if len(members) == 1:
             [(label, history)] = members.items()
-            images.append((png_bytes(learning_curves(history)), label))
+            images.append((png_bytes(learning_curves(history)), f"{name}, {label}"))
         else:
-            images.append((png_bytes(compared_learning_curves(members)), family))
+            images.append((png_bytes(compared_learning_curves(members)), name))
     return Section("Learning curves (the paper's Figure 5)", [], None, images) if images else None
 
 
@@ -250,7 +261,8 @@ def _confusion_matrices(comparison: Comparison) -> Section | None:
         if scored.counts is not None
     ]
     paragraph = "Shares of each true class, counts below; several seeds are added up."
-    return Section("Confusion matrices (the paper's Figure 6)", [paragraph], None, images) if images else None
+    title = "Confusion matrices (the paper's Figure 6)"
+    return Section(title, [paragraph], None, images, side_by_side=True) if images else None
 
 
 def _diagnostics(comparison: Comparison) -> Section | None:
@@ -299,7 +311,7 @@ def _figures(scored: ScoredModel) -> str:
     failed = f", {len(scored.model.failed_seeds)} failed" if scored.model.failed_seeds else ""
     if count == 0:
         return "failed"
-    return ("ours" if count == 1 else f"ours, mean of {count} seeds") + failed
+    return ("ours" if count == 1 else f"mean of {count} seeds") + failed
 
 
 def _values(scored: ScoredModel) -> list[str]:
@@ -316,18 +328,28 @@ def _interval(interval: Interval, deviation: float | None) -> str:
     if interval["value"] is None or interval["low"] is None or interval["high"] is None:
         return "not defined"
     spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return f"{100 * interval['value']:.1f}{spread} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+    return f"{100 * interval['value']:.1f}{spread}\n[{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
-def _change(difference: MetricDifference) -> str:
+def _change(difference: MetricDifference, between: str = " ") -> str:
     paired = difference.paired
     if paired["difference"] is None or paired["low"] is None or paired["high"] is None:
         return "not defined"
-    return f"{100 * paired['difference']:+.1f} [{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+    return f"{100 * paired['difference']:+.1f}{between}[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
 
 
 def _tone(difference: MetricDifference) -> str:
     return {"better": "good", "worse": "bad"}.get(difference.verdict, "")
+
+
+def _name(model: ScoredRun | PublishedRow) -> str:
+    return f"{model.backbone} · {model.pretrained} · {model.loss}"
+
+
+def _folded(label: str) -> str:
+    """Return a model's label in two lines, broken before its loss."""
+    head, mark, tail = label.rpartition(" · ")
+    return f"{head}\n{tail}" if mark else label
 
 
 def _percent(value: float) -> str:

@@ -76,7 +76,7 @@ def render_html(sections: Sequence[Section]) -> str:
         if section.table is not None:
             page.table(section.table.header, section.table.rows, text_columns=section.table.text_columns)
         if section.images:
-            page.images(*section.images)
+            page.images(*section.images, side_by_side=section.side_by_side)
     return page.render()
 
 
@@ -84,7 +84,7 @@ def render_markdown(sections: Sequence[Section]) -> str:
     """Return the report's text and tables; images are left to the page."""
     lines = [f"# {TITLE}", ""]
     for section in sections:
-        if section.paragraphs or section.table is not None:
+        if section.table is not None or not section.images:
             lines += [f"## {_markdown(section.title)}", ""]
             for paragraph in section.paragraphs:
                 lines += [_markdown(paragraph), ""]
