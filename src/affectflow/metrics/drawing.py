@@ -1,5 +1,6 @@
 """The look of all figures: panels, lines, heatmaps, labels and legends on a light background."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 INK, FAINT = "#222222", "#dddddd"
+_DPI = 144
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as PNG; the bytes depend on its content and matplotlib's version alone."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def make_panels(

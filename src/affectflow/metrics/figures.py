@@ -1,10 +1,9 @@
 """Figures of a model's training and evaluation, drawn with matplotlib's Agg canvas and no global state.
 
-Each function returns a ``matplotlib.figure.Figure`` on a light background; :func:`png_bytes` turns it into bytes
-that depend on its content and matplotlib's version alone.
+Each function returns a ``matplotlib.figure.Figure`` on a light background, which
+:func:`affectflow.metrics.drawing.png_bytes` turns into a PNG.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +37,6 @@ History = Mapping[str, Sequence[float]]
 PALETTE = ("#767676", "#e69f00", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#5b3a8e")
 
 _RUNS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#767676", "#56b4e9", "#5b3a8e")
-_DPI = 144
 _TRAIN, _VAL, _MARK = "#0072b2", "#d55e00", "#444444"
 
 
@@ -54,13 +52,6 @@ class Estimate:
     low: float | None
     high: float | None
     published: float | None
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def learning_curves(history: History, *, title: str = "", chosen_epoch: int | None = None) -> Figure:

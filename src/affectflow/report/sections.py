@@ -7,13 +7,13 @@ import numpy as np
 
 from affectflow.metrics import class_names
 from affectflow.metrics.bootstrap import Interval
+from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import (
     Estimate,
     compared_learning_curves,
     confusion_matrix_figure,
     interval_figure,
     learning_curves,
-    png_bytes,
     recall_figure,
 )
 from affectflow.metrics.html import Cell
