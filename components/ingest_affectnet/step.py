@@ -62,7 +62,7 @@ def run(
                 CropSettings(chosen.face_size, chosen.margin, chosen.jpeg_quality),
                 max_quarantined=chosen.max_quarantined,
                 workers=chosen.workers or _cores(),
-                progress=functools.partial(progress, total=len(listing.faces), desc="ingest", unit="face"),
+                progress=functools.partial(progress, total=len(listing.faces), desc="ingest", unit="faces"),
             )
     dataset = Faces.open(faces)
     _write(class_distribution, class_distribution_html(header["counts"]))

@@ -1,0 +1,77 @@
+"""All rows of a source, sorted into faces to read, rows to leave out, and rows to quarantine."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from affectflow.data.layouts import AUTO, LAYOUTS, find_layout
+from affectflow.data.layouts.base import ListedFace
+from affectflow.data.quarantine import Quarantined, Reason
+from affectflow.errors import DataError, what_got_wanted
+from affectflow.labels import EXCLUDED_EXPRESSIONS, EXPRESSIONS
+
+
+@dataclass
+class Listing:
+    """What the lists of a source say.
+
+    Attributes:
+        root: the source folder.
+        layout: the layout's name.
+        faces: of the eight expressions, each row once, in the lists' order.
+        quarantined: rows that cannot be used.
+        excluded: rows of AffectNet's other codes, counted by code.
+        repeated: rows that repeat an earlier one word for word.
+        unusable: optional cells (landmarks, valence, arousal) of ``faces`` that held nothing usable, counted.
+    """
+
+    root: Path
+    layout: str
+    faces: list[ListedFace] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    excluded: Counter[int] = field(default_factory=Counter)
+    repeated: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
+
+
+def list_faces(root: Path, layout: str = AUTO) -> Listing:
+    """Read a source's lists; no picture is opened.
+
+    Args:
+        root: the source folder.
+        layout: a layout's name or ``"auto"``.
+
+    Raises:
+        DataError: a list is missing, empty or of another form, or none of its labels is usable.
+        SettingsError: there is no such layout.
+    """
+    name = find_layout(root, layout)
+    listing = Listing(root, name)
+    seen: set[bytes] = set()
+    for row in LAYOUTS[name].read(root):
+        if isinstance(row, Quarantined):
+            listing.quarantined.append(row)
+        elif row.digest in seen:
+            listing.repeated += 1
+        else:
+            seen.add(row.digest)
+            if row.expression in EXCLUDED_EXPRESSIONS:
+                listing.excluded[row.expression] += 1
+            else:
+                listing.unusable.update(row.unusable)
+                listing.faces.append(row)
+    _check_labels(listing)
+    return listing
+
+
+def _check_labels(listing: Listing) -> None:
+    bad = [row for row in listing.quarantined if row.reason is Reason.BAD_LABEL]
+    if bad and not listing.faces and not listing.excluded:
+        raise DataError(
+            what_got_wanted(
+                f"{listing.root} ({bad[0].source_list or listing.layout})",
+                got=f"no usable label, e.g. {bad[0].detail} in row {bad[0].source_row}",
+                wanted=f"codes 0 to 10 or names such as {', '.join(EXPRESSIONS)}",
+                do="map the labels to these, or rename the column that holds them to 'label'",
+            )
+        )

@@ -1,0 +1,107 @@
+"""Image shards: Arrow IPC files of encoded faces that are memory-mapped when read.
+
+Columns ``image_id`` and ``image``; every record batch but a shard's last holds :data:`BATCH_ROWS` rows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+_COLUMNS: dict[str, pa.DataType] = {
+    "image_id": pa.string(),
+    "image": pa.binary(),
+}
+SCHEMA = pa.schema(_COLUMNS)
+BATCH_ROWS = 256
+SHARD_BYTES = 256 << 20
+
+
+def shard_name(number: int) -> str:
+    """Return a shard's file name, e.g. ``images-00003.arrow``."""
+    return f"images-{number:05d}.arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image stands: the shard's number and the row in it, both from 0."""
+
+    shard: int
+    row: int
+
+
+class ShardWriter:
+    """Writes images into numbered shards, a batch at a time, so that memory stays bounded.
+
+    Args:
+        folder: where the shards are written.
+        shard_bytes: images' bytes after which the next shard begins, at the end of a batch.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._writer: pa.RecordBatchFileWriter | None = None
+        self._shard = self._row = self._written = 0
+        self._ids: list[str] = []
+        self._images: list[bytes] = []
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._close()
+
+    def add(self, image_id: str, image: bytes) -> Place:
+        """Append an image and return its place."""
+        place = Place(self._shard, self._row)
+        self._row += 1
+        self._ids.append(image_id)
+        self._images.append(image)
+        if len(self._ids) == BATCH_ROWS:
+            self._flush()
+            if self._written >= self._shard_bytes:
+                self._close()
+                self._shard, self._row, self._written = self._shard + 1, 0, 0
+        return place
+
+    def _flush(self) -> None:
+        if not self._ids:
+            return
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(str(self._folder / shard_name(self._shard)), SCHEMA)
+        images = pa.array(self._images, pa.binary())
+        self._writer.write_batch(pa.record_batch([pa.array(self._ids, pa.string()), images], schema=SCHEMA))
+        self._written += sum(map(len, self._images))
+        self._ids, self._images = [], []
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class ShardReader:
+    """Gives images from a memory-mapped shard without copying them.
+
+    Args:
+        path: the shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.schema != SCHEMA:
+            raise ValueError(f"{path}: columns {reader.schema.names}, wanted {SCHEMA.names}")
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        if any(batch.num_rows != BATCH_ROWS for batch in batches[:-1]):
+            raise ValueError(f"{path}: batches of other than {BATCH_ROWS} rows")
+        self._images = [batch.column("image") for batch in batches]
+        self._rows = sum(batch.num_rows for batch in batches)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def image(self, row: int) -> memoryview:
+        """Return the encoded image in a row, a view of the mapped file."""
+        return memoryview(self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer())
