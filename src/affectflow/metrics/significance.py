@@ -63,12 +63,9 @@ def mcnemar(target: npt.ArrayLike, predicted_a: npt.ArrayLike, predicted_b: npt.
     right_b = check_predicted("predicted_b", predicted_b, truth) == truth
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     rarer, split = min(only_a, only_b), only_a + only_b
-    if only_a == only_b:
-        exact, mid = 1.0, 1.0 - float(binom.pmf(rarer, split, 0.5))
-    else:
-        exact = min(1.0, 2 * float(binom.cdf(rarer, split, 0.5)))
-        mid = exact - float(binom.pmf(rarer, split, 0.5))
-    return McNemar(only_a=only_a, only_b=only_b, p_value=exact, mid_p=mid)
+    tail = 2 * float(binom.cdf(rarer, split, 0.5))
+    observed = float(binom.pmf(rarer, split, 0.5))
+    return McNemar(only_a=only_a, only_b=only_b, p_value=min(1.0, tail), mid_p=tail - observed)
 
 
 def compare_seeds(values_a: Sequence[float], values_b: Sequence[float], *, level: float = 0.95) -> SeedComparison:

@@ -10,6 +10,7 @@ from affectflow.metrics.bootstrap import Interval
 from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import (
     Estimate,
+    History,
     compared_learning_curves,
     confusion_matrix_figure,
     interval_figure,
@@ -46,7 +47,6 @@ COLUMNS: Mapping[str, str] = {
 _UAR_FIRST = ("uar", *(name for name in COLUMNS if name != "uar"))
 _TABLES = {5: "Table 5: SE-ResNet-50", 6: "Table 6: ResNet-50"}
 _CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_uar")
-_DIAGNOSTICS = ("center", "cluster", "s_plus_alpha", "within", "between", "scatter")
 
 
 @dataclass
@@ -236,7 +236,7 @@ def _recalls(comparison: Comparison) -> Section | None:
 
 def _learning_curves(comparison: Comparison) -> Section | None:
     """Figure 5: one figure for each backbone and pre-training, a line a model (its first seed with a history)."""
-    families: dict[str, dict[str, Mapping[str, Sequence[float]]]] = {}
+    families: dict[str, dict[str, History]] = {}
     for scored in comparison.models:
         histories = [run.history for run in scored.model.runs if run.history is not None]
         drawable = [history for history in histories if all(name in history for name in _CURVES)]
@@ -266,24 +266,43 @@ def _confusion_matrices(comparison: Comparison) -> Section | None:
 
 
 def _diagnostics(comparison: Comparison) -> Section | None:
-    """What the centres did: the last epoch's value of every diagnostic column that a run's history has."""
-    rows: list[tuple[str, dict[str, str]]] = []
-    for scored in comparison.models:
-        for run in scored.model.runs:
-            if run.history is not None:
-                last = {name: _last(run.history[name]) for name in run.history if name.startswith(_DIAGNOSTICS)}
-                if last:
-                    rows.append((f"{scored.model.label} · seed {run.seed}", last))
-    columns = list(dict.fromkeys(name for _, last in rows for name in last))
-    if not rows:
+    """What the centres did: the last epoch's diagnostics of every run that has a history."""
+    found = [
+        (f"{scored.model.label} · seed {run.seed}", last)
+        for scored in comparison.models
+        for run in scored.model.runs
+        if run.history is not None and (last := _last_diagnostics(run.history))
+    ]
+    if not found:
         return None
-    table = Table(["run", *columns], [[label, *(last.get(name, "") for name in columns)] for label, last in rows])
-    return Section("What the centers did (last epoch)", [], table)
+    columns = list(dict.fromkeys(name for _, last in found for name in last))
+    table = Table(["run", *columns], [[label, *(last.get(name, "") for name in columns)] for label, last in found])
+    text = (
+        "The cluster term's state, distances within and between classes on the validation split, and how the "
+        "centers stood to them; from the smallest to the largest class where there is one a class."
+    )
+    return Section("What the centers did (last epoch)", [text], table)
 
 
-def _last(values: Sequence[float]) -> str:
-    value = np.asarray(values)[-1]
-    return f"{value:.4g}" if isinstance(value, int | float | np.number) else str(value)
+def _last_diagnostics(history: History) -> dict[str, str]:
+    """Return the last epoch's ``cluster_state`` and ``center.<name>[.<class>]`` columns, classes as a range."""
+    numbers: dict[str, list[float]] = {}
+    texts: dict[str, str] = {}
+    for column in history:
+        prefix, _, rest = column.partition(".")
+        if column == "cluster_state":
+            texts["state"] = str(list(history[column])[-1])
+        elif prefix == "center":
+            numbers.setdefault(rest.partition(".")[0], []).append(_last(history[column]))
+    for name, values in numbers.items():
+        defined = [value for value in values if not np.isnan(value)]
+        bounds = dict.fromkeys(f"{value:.3g}" for value in (min(defined), max(defined))) if defined else ["–"]
+        texts[name.replace("_", " ")] = " to ".join(bounds)
+    return texts
+
+
+def _last(values: Sequence[float]) -> float:
+    return float(np.asarray(values, dtype=np.float64)[-1])
 
 
 def _runs(comparison: Comparison) -> Section:
