@@ -62,7 +62,7 @@ def test_lambda_may_be_set_between_steps_but_not_below_0(small):
     loss.lambda_ = 2.0
     value = loss(*batch)
     torch.testing.assert_close(value.total, value.parts["softmax"] + 2 * value.parts["center"])
-    with pytest.raises(ValueError, match="lambda: got -0.1"):
+    with pytest.raises(ValueError, match=r"lambda: got -0\.1"):
         loss.lambda_ = -0.1
 
 

@@ -71,6 +71,16 @@ def create_backbone(name: str, backbone_args: Mapping[str, Any] | None = None) -
     return backbone
 
 
+def architecture(name: str) -> str:
+    """Return timm's name of a backbone without the tag of its weights.
+
+    Example:
+        >>> architecture("resnet50.a1_in1k"), architecture("se_resnet50")
+        ('resnet50', 'legacy_seresnet50')
+    """
+    return timm_name(name).partition(".")[0]
+
+
 def feature_width(backbone: nn.Module) -> int:
     """Return the width of a backbone's pooled feature (2048 for the paper's)."""
     # Some of timm's models widen the feature after pooling; head_hidden_size is the width after that.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from affectflow.artifacts import sha256_file
 from affectflow.errors import WeightsError, what_got_wanted
-from affectflow.models.backbones import timm_name
+from affectflow.models.backbones import architecture
 from affectflow.models.input_norm import IMAGENET, InputNorm
 from affectflow.models.weight_files import read_weights, read_weights_metadata
 from affectflow.models.weight_names import WeightForm, recognise, to_timm_names
@@ -56,9 +56,7 @@ def merge_backbone_args(path: str | Path, name: str, backbone_args: Mapping[str,
         WeightsError: the metadata names another model, or contradicts ``backbone_args``.
     """
     metadata = read_weights_metadata(path)
-    model = metadata.get("timm", "")
-    if model and model != timm_name(name):
-        raise _wrong(path, f"weights of {model}", f"weights of {timm_name(name)}", "choose the other backbone")
+    _check_backbone(path, metadata.get("timm"), name)
     asked = parse_timm_kwargs(metadata.get("timm_kwargs", ""))
     for key, value in asked.items():
         if key in backbone_args and backbone_args[key] != value:
@@ -112,10 +110,7 @@ def load_pretrained(backbone: nn.Module, path: str | Path, name: str) -> Pretrai
     metadata = read_weights_metadata(path)
     weights = read_weights(path)
     form = recognise(weights)
-    if form.backbone not in (None, timm_name(name)):
-        raise _wrong(
-            path, f"weights of {form.backbone} ({form.name})", f"of {timm_name(name)}", "choose se_resnet50"
-        )
+    _check_backbone(path, form.backbone or metadata.get("timm"), name)
     mapped = to_timm_names(form, weights)
     if len(mapped) != len(weights):
         raise _wrong(path, "two entries of the same name", "one of each", "check that it is the right file")
@@ -151,6 +146,13 @@ def choose_input_norm(setting: str, info: PretrainedInfo | None) -> InputNorm:
     if info.native_norm is None:
         raise _wrong("input_norm", "'native' for weights that do not say", "weights that say", "pass 'paper'")
     return info.native_norm
+
+
+def _check_backbone(path: str | Path, model: str | None, name: str) -> None:
+    """Check that weights of timm's ``model`` (None: any) are for the backbone ``name``."""
+    if model and model.partition(".")[0] != architecture(name):
+        wanted = f"weights of {architecture(name)}"
+        raise _wrong(path, f"weights of {model}", wanted, "choose the other backbone, or other weights")
 
 
 def _match(

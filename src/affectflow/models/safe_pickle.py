@@ -65,7 +65,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 class _ArrayType:
     """Stands for numpy.ndarray where a pickle names it, and cannot be called."""
 
-    def __new__(cls) -> "_ArrayType":
+    def __new__(cls, *_: Any) -> "_ArrayType":
         raise _RefusedError("a call of numpy.ndarray")
 
 
@@ -77,7 +77,7 @@ def _new_array(kind: type, shape: tuple[int, ...], code: object) -> npt.NDArray[
 
 
 def _new_dtype(code: str, align: int = 0, copy: int = 1) -> np.dtype[Any]:
-    dtype = np.dtype(code)
+    dtype = np.dtype(code, False, True)  # a copy: the byte order that follows in the file is set on it
     if dtype.kind not in "biuf":
         raise _RefusedError(f"values of type {code!r}")
     return dtype
@@ -96,6 +96,11 @@ def _new_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    # Protocol 2 writes empty bytes as a call of bytes().
+    return b""
+
+
 _ADMITTED = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "ndarray"): _ArrayType,
@@ -103,4 +108,5 @@ _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
     ("numpy.core.numeric", "_frombuffer"): _array_of_buffer,
     ("_codecs", "encode"): _new_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
 }

@@ -65,18 +65,19 @@ def _read_torch(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = str(error).partition("GLOBAL ")[2].split(" ")[0]
+        held = f"{asked}, a pickled module or object" if asked else "more than tensors, or is broken"
         raise WeightsError(
             what_got_wanted(
                 str(file),
-                got=f"a file that holds {asked or 'more than tensors'}, i.e. a pickled module or objects, which "
-                "can run code when loaded",
+                got=f"a file that holds {held}, which can run code when loaded",
                 wanted="a state dict of tensors",
                 do="where you trust the file, load it in the code that wrote it and save "
                 "module.state_dict() with torch.save or as safetensors",
             )
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _unreadable(file, str(error).split("\n")[0]) from None
+    except Exception as error:  # a broken file raises almost anything
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise _unreadable(file, reason) from None
 
 
 def _flat(file: Path, value: Any) -> dict[str, Tensor]:
