@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags, parameters = parse_parameters(parser, PIPELINES, argv)
     try:
         parameters = add_digests(parameters)
-        run_local(PIPELINES[flags.pipeline], parameters, work=flags.work, cache=not flags.no_cache)
+        model_run = run_local(PIPELINES[flags.pipeline], parameters, work=flags.work, cache=not flags.no_cache)
+        show_result(model_run)
     except AffectflowError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path, cache: bool) -> str:
-    """Run a pipeline with one process a step, and return the id of its MLflow run.
+    """Run a pipeline with one process a step, and return what it returns: the id of its model's MLflow run.
 
     Raises:
         AffectflowError: a step failed; the line is the step's own.
@@ -75,14 +76,29 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
     succeeded = False
     try:
         with output:
-            pipeline(**parameters)
+            finished = pipeline(**parameters)
         succeeded = True
     except RuntimeError as error:
         raise AffectflowError(output.error_line or f"{error}; the whole output is in {output.log}") from None
     finally:
         tracking.end_pipeline_run(run_id, succeeded=succeeded)
-    say(f"done; runs are in {os.environ['MLFLOW_TRACKING_URI']}, files in {work}")
-    return run_id
+    return str(finished.output)
+
+
+def show_result(run_id: str) -> None:
+    """Print a model's test metrics, where its figures are, and how to open MLflow on it."""
+    from affectflow.metrics import METRICS
+    from affectflow.tracking import describe_run
+
+    model = describe_run(run_id)
+    say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
+    for name in METRICS:
+        value, low, high = (model.metrics.get(f"test.{name}{end}") for end in ("", ".low", ".high"))
+        if value is not None:
+            interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+            say(f"{name:<30}{value:>8.4f}   {interval}")
+    say(f"\nfigures: {model.artifact_folder}/evaluation, {model.artifact_folder}/training")
+    say(f"open MLflow: {sys.executable} -m mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
 
 
 if __name__ == "__main__":

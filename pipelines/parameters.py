@@ -14,8 +14,8 @@ def parameters_of(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let a pipeline function take every setting of its steps, each as ``<group>_<setting>``.
 
-    The function itself gets one dictionary a group, ready to be passed on to the step. KFP's form shows
-    parameters sorted by name, so those of a group stand together.
+    The function itself gets one dictionary a group, ready to be passed on to the step, and returns one text.
+    KFP's form shows parameters sorted by name, so those of a group stand together.
 
     Args:
         filled: parameters that the pipeline fills itself, so that its user is not asked for them.
@@ -48,10 +48,10 @@ def parameters_of(
         parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         order = [parameter.name for parameter in parameters]
         settings.sort(key=lambda setting: order.index(f"{setting[0]}_{setting[1]}"))
-        descriptions = "\n".join(f"        {group}_{name}: {spec.description}" for group, name, spec in settings)
+        descriptions = "\n".join(f"    {group}_{name}: {spec.description}" for group, name, spec in settings)
         with_settings.__name__ = pipeline.__name__
-        with_settings.__doc__ = f"{inspect.getdoc(pipeline)}\n\n    Args:\n{descriptions}\n"
-        with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_settings.__doc__ = f"{inspect.getdoc(pipeline)}\n\nArgs:\n{descriptions}\n"
+        with_settings.__signature__ = inspect.Signature(parameters, return_annotation=str)  # type: ignore[attr-defined]
         return with_settings
 
     return decorate

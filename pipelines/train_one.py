@@ -24,8 +24,11 @@ Settings = dict[str, Any]
     evaluate=evaluate_model,
     compare=compare_runs,
 )
-def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settings, compare: Settings) -> None:
-    """Fine-tune and score one model; with a VGGFace2 weights file the defaults are the paper's model 10."""
+def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settings, compare: Settings) -> str:
+    """Fine-tune and score one model; with a VGGFace2 weights file the defaults are the paper's model 10.
+
+    Returns the id of the model's MLflow run.
+    """
     ingested = ingest_affectnet(**data)
     ingested.set_display_name("Ingest faces")
 
@@ -53,3 +56,4 @@ def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settin
 
     compared = compare_runs(runs=[scored.outputs["Output"]], **compare)
     compared.set_display_name("Compare with the published figures")
+    return scored.outputs["Output"]

@@ -28,7 +28,7 @@ from affectflow.metrics import (
     roc_curves,
 )
 from affectflow.metrics import figures as draw
-from affectflow.metrics.figures import png_bytes
+from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.html import Page
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.progress import progress, say
@@ -143,7 +143,7 @@ def _probabilities(
     batches = loader(faces, workers=chosen.workers, batch_size=chosen.batch_size)
     outputs = run_model(
         network.to(device, memory_format=torch.channels_last),
-        progress(batches, total=len(batches), desc="scoring", unit="batch"),
+        progress(batches, total=len(batches), desc="scoring", unit="batches"),
         normalise=Normalize(InputNorm.from_json(header["input_norm"])).to(device),
         device=device,
         precision=chosen.precision,
@@ -158,7 +158,7 @@ def _score(chosen: Settings, part: SplitFaces, probability: NDArray[np.float64])
     everything = evaluate_all(part.target, probability)
     return {
         "n": everything["n"],
-        **{name: interval._asdict() for name, interval in intervals.items()},
+        **{name: dict(interval) for name, interval in intervals.items()},
         "per_class": everything["per_class"],
         "confusion_matrix": everything["confusion_matrix"],
     }

@@ -28,12 +28,12 @@ def progress(iterable: Iterable[Item], *, total: int, desc: str, unit: str) -> I
         iterable: what to go through.
         total: its length.
         desc: what is done, e.g. ``"epoch 2/20"``.
-        unit: what an item is, in the singular, e.g. ``"image"``.
+        unit: what the items are, e.g. ``"images"``.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(iterable, total=total, desc=desc, unit=unit, leave=False, dynamic_ncols=True)
+        yield from tqdm(iterable, total=total, desc=desc, unit=f" {unit}", leave=False, dynamic_ncols=True)
         return
     start = last = time.monotonic()
     for done, item in enumerate(iterable, start=1):
@@ -43,4 +43,4 @@ def progress(iterable: Iterable[Item], *, total: int, desc: str, unit: str) -> I
             last = now
             rate = done / (now - start)
             left = (total - done) / rate
-            say(f"{desc}: {done:,} of {total:,} {unit}s, {rate:,.1f} a second, {left:,.0f} s left")
+            say(f"{desc}: {done:,} of {total:,} {unit}, {rate:,.1f} a second, {left:,.0f} s left")

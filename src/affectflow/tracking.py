@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,38 @@ def end_pipeline_run(run_id: str, *, succeeded: bool) -> None:
     from mlflow import MlflowClient
 
     MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a finished model's run holds, for people.
+
+    Attributes:
+        name: of the run.
+        metrics: name → last value.
+        artifact_folder: where its files are: a local folder, or the server's address of them.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    artifact_folder: str
+
+
+def describe_run(run_id: str) -> RunDescription:
+    """Return the name, metrics and place of files of a run.
+
+    Raises:
+        TrackingError: there is no such run.
+    """
+    with _readable_errors():
+        from mlflow import MlflowClient
+
+        run = MlflowClient().get_run(run_id)
+        return RunDescription(
+            name=str(run.info.run_name),
+            metrics=dict(run.data.metrics),
+            artifact_folder=str(run.info.artifact_uri).removeprefix("file://"),
+        )
 
 
 def download_artifacts(run_id: str, destination: Path) -> tuple[dict[str, str], str]:

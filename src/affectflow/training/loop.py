@@ -155,7 +155,7 @@ class Trainer:
         left = len(self.batches) - state.batches_done
         desc = f"epoch {state.epoch + 1}/{self.recipe.epochs}"
         losses: list[Tensor] = []
-        for images, target in progress(self.train_loader, total=left, desc=desc, unit="batch"):
+        for images, target in progress(self.train_loader, total=left, desc=desc, unit="batches"):
             values = self._train_step(images, target)
             losses.append(values["loss"])
             for name, value in values.items():
@@ -231,7 +231,7 @@ class Trainer:
         self.batches.epoch, self.batches.start = 0, 0
         outputs = run_model(
             self.model,
-            progress(self.train_loader, total=len(self.batches), desc="class means", unit="batch"),
+            progress(self.train_loader, total=len(self.batches), desc="class means", unit="batches"),
             normalise=self.normalise,
             device=self.device,
             precision=self.recipe.precision,

@@ -1,0 +1,67 @@
+# What people run. Each target says what it does: `make help`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+WORK ?= runs
+SOURCE ?= synthetic
+LAYOUT ?= auto
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show what there is to run
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DIR LAYOUT=csv for your own
+	$(RUN) -m pipelines.demo --source "$(SOURCE)" --layout "$(LAYOUT)" --work "$(WORK)"
+
+.PHONY: test
+test: $(VENV)/.with-dev ## Run all tests
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.with-dev ## Check style, types and the direction of imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: format
+format: $(VENV)/.with-dev ## Mend style where it can be mended
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+.PHONY: compile
+compile: $(VENV)/.with-torch ## Write dist/<pipeline>.yaml for the KFP UI
+	$(RUN) -m pipelines.compile
+
+.PHONY: golden
+golden: $(VENV)/.with-dev ## Write the golden pipeline files again, after a wanted change of an interface
+	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden --output-dir tests/golden
+
+.PHONY: ui
+ui: $(VENV)/.with-torch ## Open MLflow on the runs in WORK, at http://127.0.0.1:5000
+	$(RUN) -m mlflow ui --backend-store-uri "sqlite:///$(abspath $(WORK))/mlflow.db" --host 127.0.0.1 --port 5000
+
+.PHONY: constraints
+constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows
+	$(RUN) -m pip install -q uv
+	$(RUN) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--no-header --no-annotate -o constraints.txt
+
+.PHONY: clean
+clean: ## Delete the environment and all that was made
+	rm -rf $(VENV) runs out dist build .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.with-torch: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt -e '.[torch]'
+	@touch $@
+
+$(VENV)/.with-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.with-torch

@@ -1,0 +1,73 @@
+"""What is uploaded to the KFP UI: six steps with descriptions, parameters and images, as in the golden file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("dist")
+    flags = ["--registry", "registry.example.com", "--tag", "golden", "--output-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "pipelines.compile", *flags], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def train_one(compiled: Path) -> dict[str, Any]:
+    return yaml.safe_load((compiled / "train_one.yaml").read_text())
+
+
+def test_pipelines_are_as_in_the_golden_files(compiled: Path) -> None:
+    """After a wanted change: make golden, and read the difference."""
+    names = sorted(file.name for file in compiled.iterdir())
+    assert names == sorted(file.name for file in GOLDEN.glob("*.yaml"))
+    for name in names:
+        got, wanted = (yaml.safe_load((folder / name).read_text()) for folder in (compiled, GOLDEN))
+        got.pop("sdkVersion"), wanted.pop("sdkVersion")
+        assert got == wanted, f"{name} differs from tests/golden/{name}"
+
+
+def test_train_one_holds_the_six_steps_in_order(train_one: dict[str, Any]) -> None:
+    tasks = train_one["root"]["dag"]["tasks"]
+    depends = {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
+    assert depends == {
+        "ingest-affectnet": set(),
+        "split-dataset": {"ingest-affectnet"},
+        "compute-class-weights": {"split-dataset"},
+        "fine-tune": {"ingest-affectnet", "split-dataset", "compute-class-weights"},
+        "evaluate": {"ingest-affectnet", "split-dataset", "fine-tune"},
+        "compare-runs": {"evaluate"},
+    }
+
+
+def test_every_parameter_and_output_is_described(train_one: dict[str, Any]) -> None:
+    for name, component in train_one["components"].items():
+        for group in ("inputDefinitions", "outputDefinitions"):
+            for kind in ("parameters", "artifacts"):
+                for parameter, definition in component.get(group, {}).get(kind, {}).items():
+                    assert definition.get("description"), f"{name}: {parameter}"
+    root = train_one["root"]["inputDefinitions"]["parameters"]
+    assert root["train_epochs"]["defaultValue"] == 20
+    assert root["train_learning_rate"]["defaultValue"] == 0.001
+    assert all(definition.get("description") for definition in root.values())
+
+
+def test_images_come_from_the_flags_and_are_never_latest(train_one: dict[str, Any]) -> None:
+    images = {
+        name: executor["container"]["image"] for name, executor in train_one["deploymentSpec"]["executors"].items()
+    }
+    assert images["exec-fine-tune"] == "registry.example.com/affectflow-torch:golden"
+    assert images["exec-ingest-affectnet"] == "registry.example.com/affectflow-data:golden"
+
+
+def test_steps_install_nothing_at_run_time(train_one: dict[str, Any]) -> None:
+    for executor in train_one["deploymentSpec"]["executors"].values():
+        assert "pip install" not in " ".join(executor["container"]["command"])
