@@ -19,7 +19,7 @@ from affectflow.metrics.weighted import WeightedMetrics, Weights
 
 #: Weights held at once, in numbers: small enough to stay in a processor's cache for usual test sets.
 _CHUNK_CELLS = 1 << 18
-_SMALLEST_CHUNK = 8
+_SMALLEST_CHUNK = 16
 
 
 class Interval(TypedDict):
