@@ -15,7 +15,6 @@ from affectflow.artifacts import new_artifact
 from affectflow.data.faces import Faces
 from affectflow.data.figures import class_distribution_html, contact_sheet_html, markdown_table
 from affectflow.data.ingest import CropSettings, ingest
-from affectflow.data.layouts import AUTO, LAYOUTS
 from affectflow.data.listing import list_faces
 from affectflow.data.synthetic import write_synthetic_affectnet
 from affectflow.errors import SettingsError, what_got_wanted
@@ -51,8 +50,8 @@ def run(
     ``source_digest`` is not checked: it is a parameter so that cached results follow the source's content.
     """
     chosen = check_settings(Settings, **settings)
-    with _source_folder(chosen) as (root, layout):
-        listing = list_faces(root, layout)
+    with _source_folder(chosen) as root:
+        listing = list_faces(root, chosen.layout)
         say(f"{len(listing.faces):,} faces listed in layout {listing.layout}")
         header: dict[str, Any] = {}
         with new_artifact(faces, "faces", header) as folder:
@@ -74,8 +73,8 @@ def run(
 
 
 @contextmanager
-def _source_folder(chosen: Settings) -> Iterator[tuple[Path, str]]:
-    """Give the folder to read and its layout; synthetic faces live only as long as they are read."""
+def _source_folder(chosen: Settings) -> Iterator[Path]:
+    """Give the folder to read; synthetic faces live only as long as they are read."""
     if chosen.source.startswith("s3://"):
         raise SettingsError(
             what_got_wanted(
@@ -85,22 +84,13 @@ def _source_folder(chosen: Settings) -> Iterator[tuple[Path, str]]:
                 do="copy the data to a folder and pass it",
             )
         )
-    if chosen.layout not in (AUTO, *LAYOUTS):
-        raise SettingsError(
-            what_got_wanted(
-                "--layout",
-                got=repr(chosen.layout),
-                wanted=f"one of auto, {', '.join(LAYOUTS)}",
-                do="pass one of them",
-            )
-        )
     if chosen.source != SYNTHETIC:
-        yield Path(chosen.source), chosen.layout
+        yield Path(chosen.source)
         return
     with tempfile.TemporaryDirectory(prefix="synthetic-faces-") as folder:
         say(f"drawing {chosen.synthetic_images:,} faces in AffectNet's own layout")
         write_synthetic_affectnet(Path(folder), images=chosen.synthetic_images, seed=chosen.seed)
-        yield Path(folder), "manual"
+        yield Path(folder)
 
 
 def _cores() -> int:

@@ -32,7 +32,7 @@ LOSSLESS_BELOW = 96
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _ORIENTATION = 0x0112
 _RATIO_16_TO_8 = 257
-_TRUNCATED = ("truncated", "premature end", "not enough", "unexpected end")
+_TRUNCATED = ("truncated", "premature end of jpeg file", "not enough", "unexpected end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,8 @@ def _undecodable(error: Exception) -> FaceError:
 
 def _orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns these itself when it decodes them, and gives their upright size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

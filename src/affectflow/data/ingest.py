@@ -183,7 +183,12 @@ def _append(columns: dict[str, list[Any]], face: ListedFace, crop: Crop, shards:
 
 def _quarantine(face: ListedFace, error: FaceError) -> Quarantined:
     return Quarantined(
-        printable(face.source_path), face.source_list, face.source_row, error.reason, printable(error.detail)
+        printable(face.source_path),
+        face.source_list,
+        face.source_row,
+        error.reason,
+        printable(error.detail),
+        face.digest,
     )
 
 

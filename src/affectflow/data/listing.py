@@ -49,17 +49,17 @@ def list_faces(root: Path, layout: str = AUTO) -> Listing:
     listing = Listing(root, name)
     seen: set[bytes] = set()
     for row in LAYOUTS[name].read(root):
+        if row.digest in seen:
+            listing.repeated += 1
+            continue
+        seen.add(row.digest)
         if isinstance(row, Quarantined):
             listing.quarantined.append(row)
-        elif row.digest in seen:
-            listing.repeated += 1
+        elif row.expression in EXCLUDED_EXPRESSIONS:
+            listing.excluded[row.expression] += 1
         else:
-            seen.add(row.digest)
-            if row.expression in EXCLUDED_EXPRESSIONS:
-                listing.excluded[row.expression] += 1
-            else:
-                listing.unusable.update(row.unusable)
-                listing.faces.append(row)
+            listing.unusable.update(row.unusable)
+            listing.faces.append(row)
     _check_labels(listing)
     return listing
 

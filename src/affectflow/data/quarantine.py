@@ -21,13 +21,17 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A listed face that was left out: where it was listed, why, and what exactly was found."""
+    """A listed face that was left out: where it was listed, why, and what exactly was found.
+
+    ``digest`` stands for the row as written; rows repeated word for word share it.
+    """
 
     source_path: str
     source_list: str
     source_row: int
     reason: Reason
     detail: str
+    digest: bytes
 
 
 class FaceError(Exception):

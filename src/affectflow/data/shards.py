@@ -1,6 +1,6 @@
 """Image shards: Arrow IPC files of encoded faces that are memory-mapped when read.
 
-Columns ``image_id`` and ``image``; every record batch but a shard's last holds :data:`BATCH_ROWS` rows.
+Columns ``image_id`` and ``image``; all record batches of a shard but its last hold equally many rows.
 """
 
 from dataclasses import dataclass
@@ -94,8 +94,9 @@ class ShardReader:
         if reader.schema != SCHEMA:
             raise ValueError(f"{path}: columns {reader.schema.names}, wanted {SCHEMA.names}")
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        if any(batch.num_rows != BATCH_ROWS for batch in batches[:-1]):
-            raise ValueError(f"{path}: batches of other than {BATCH_ROWS} rows")
+        self._batch_rows = batches[0].num_rows if batches else 1
+        if any(batch.num_rows != self._batch_rows for batch in batches[:-1]):
+            raise ValueError(f"{path}: record batches of different lengths")
         self._images = [batch.column("image") for batch in batches]
         self._rows = sum(batch.num_rows for batch in batches)
 
@@ -104,4 +105,6 @@ class ShardReader:
 
     def image(self, row: int) -> memoryview:
         """Return the encoded image in a row, a view of the mapped file."""
-        return memoryview(self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer())
+        batch, row_in_batch = divmod(row, self._batch_rows)
+        # Arrow calls its bytes signed, which the JPEG decoder refuses.
+        return memoryview(self._images[batch][row_in_batch].as_buffer()).cast("B")

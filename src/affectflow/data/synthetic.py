@@ -116,19 +116,19 @@ def write_synthetic_affectnet(root: Path, *, images: int, seed: int) -> None:
 def class_counts(images: int) -> list[int]:
     """Return how many of ``images`` faces each expression gets, in code order; they sum to ``images``."""
     least = min(MIN_PER_CLASS, images // NUM_EXPRESSIONS)
-    total = sum(AFFECTNET_COUNTS)
-    small = [count * images < least * total for count in AFFECTNET_COUNTS]
-    rest = images - least * sum(small)
-    share = sum(count for count, is_small in zip(AFFECTNET_COUNTS, small, strict=True) if not is_small)
-    exact = [
-        float(least) if is_small else count * rest / share
-        for count, is_small in zip(AFFECTNET_COUNTS, small, strict=True)
-    ]
-    counts = [int(number) for number in exact]
-    by_remainder = sorted(range(NUM_EXPRESSIONS), key=lambda code: counts[code] - exact[code])
-    for code in by_remainder[: images - sum(counts)]:
-        counts[code] += 1
-    return counts
+    exact = np.array(AFFECTNET_COUNTS, dtype=float)
+    small = np.zeros(NUM_EXPRESSIONS, dtype=bool)
+    # Raising one class takes from the others, so that a further one may fall below the floor.
+    while not small.all():
+        exact[small] = least
+        exact[~small] *= (images - least * small.sum()) / exact[~small].sum()
+        if not (exact[~small] < least).any():
+            break
+        small |= exact < least
+    counts = exact.astype(int)
+    by_remainder = np.argsort(counts - exact, kind="stable")
+    counts[by_remainder[: images - counts.sum()]] += 1
+    return [int(count) for count in counts]
 
 
 def _draw(folder: Path, code: int, number: int, seed: int) -> _Row:

@@ -108,8 +108,11 @@ def parse_affect(cell: str) -> float | None:
 
 def landmarks_usable(cell: str) -> bool:
     """Return whether a cell holds 68 ``x;y`` pairs of finite numbers."""
-    parts = cell.split(";")
-    return len(parts) == 2 * _LANDMARKS and all(_number(part) is not None for part in parts)
+    try:
+        numbers = [float(part) for part in cell.split(";")]
+    except ValueError:
+        return False
+    return len(numbers) == 2 * _LANDMARKS and math.isfinite(sum(numbers))
 
 
 def _number(cell: str) -> float | None:

@@ -67,7 +67,7 @@ def _list_face(root: Path, file: Path, label: str, source_list: str, row: int) -
             raise FaceError(Reason.OUTSIDE_ROOT, "a linked folder; links to folders are not followed")
         expression = parse_label(label)
     except FaceError as error:
-        return Quarantined(printable(path), source_list, row, error.reason, error.detail)
+        return Quarantined(printable(path), source_list, row, error.reason, error.detail, row_digest(path))
     return ListedFace(
         source_path=path,
         source_list=source_list,

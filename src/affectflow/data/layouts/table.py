@@ -102,7 +102,7 @@ def _parse_row(
         boxed = "face_x" in columns and expression < 8
         box = parse_box(*(cells[columns[name]] for name in BOX_COLUMNS)) if boxed else None
     except FaceError as error:
-        return Quarantined(printable(path), source_list, number, error.reason, error.detail)
+        return Quarantined(printable(path), source_list, number, error.reason, error.detail, row_digest(text))
     valence, arousal, unusable = _optional_cells(cells, columns)
     return ListedFace(
         source_path=path,
@@ -157,7 +157,7 @@ def first_line(list_file: Path) -> str:
     if not line.strip():
         raise DataError(
             what_got_wanted(
-                str(list_file), got="an empty file", wanted="a list of faces", do="bring the complete list"
+                str(list_file), got="an empty first line", wanted="a list of faces", do="bring the complete list"
             )
         )
     return line

@@ -1,0 +1,138 @@
+"""Splits: exact counts, no leak, and the same draw on every machine and for every row order."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affectflow.data.splits import draw_splits, largest_n
+from affectflow.errors import DataError
+from affectflow.labels import EXPRESSIONS
+
+#: The paper's Table 3: all faces, and those that train.
+TABLE_3 = (
+    (75_374, 134_915, 25_959, 14_590, 6_878, 4_303, 25_382, 4_250),
+    (74_374, 133_915, 24_959, 13_590, 5_878, 3_303, 24_382, 3_250),
+)
+
+
+def names(number: int) -> np.ndarray:
+    return np.array([f"g{index:07d}" for index in range(number)])
+
+
+def count(split: np.ndarray, expression: np.ndarray, name: str) -> list[int]:
+    return np.bincount(expression[split == name], minlength=8).tolist()
+
+
+def test_affectnets_counts_give_table_3_to_the_last_image_within_5_seconds() -> None:
+    expression = np.random.default_rng(0).permutation(np.repeat(np.arange(8), TABLE_3[0]))
+    start = time.monotonic()
+    split = draw_splits(names(len(expression)), expression, val_per_class=500, test_per_class=500, seed=0)
+    assert time.monotonic() - start < 5
+    assert count(split, expression, "train") == list(TABLE_3[1])
+    assert count(split, expression, "val") == count(split, expression, "test") == [500] * 8
+    assert (split == "train").sum() == 283_651
+
+
+@st.composite
+def datasets(draw: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of 1 to 4 faces, mostly of one expression, with enough single faces of each expression."""
+    sizes = draw(st.lists(st.integers(1, 4), max_size=40))
+    labels = draw(st.lists(st.integers(0, 7), min_size=sum(sizes), max_size=sum(sizes)))
+    uniform = draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
+    groups, expression, place = [], [], 0
+    for number, (size, same) in enumerate(zip(sizes, uniform, strict=True)):
+        part = labels[place : place + size]
+        groups += [f"multi{number}"] * size
+        expression += [part[0]] * size if same else part
+        place += size
+    for code in range(8):
+        for number in range(draw(st.integers(9, 14))):
+            groups.append(f"single{code}-{number}")
+            expression.append(code)
+    return np.array(groups), np.array(expression)
+
+
+@settings(max_examples=60, deadline=None)
+@given(datasets(), st.integers(0, 4), st.integers(0, 4), st.integers(0, 2**31), st.randoms(use_true_random=False))
+def test_counts_are_exact_no_group_straddles_and_row_order_does_not_matter(
+    data: tuple[np.ndarray, np.ndarray], val: int, test: int, seed: int, random: Any
+) -> None:
+    groups, expression = data
+    split = draw_splits(groups, expression, val_per_class=val, test_per_class=test, seed=seed)
+    assert count(split, expression, "val") == [val] * 8
+    assert count(split, expression, "test") == [test] * 8
+    for group in set(groups):
+        assert len(set(split[groups == group])) == 1
+        if len(set(expression[groups == group])) > 1:
+            assert set(split[groups == group]) == {"train"}
+    order = list(range(len(groups)))
+    random.shuffle(order)
+    shuffled = draw_splits(groups[order], expression[order], val_per_class=val, test_per_class=test, seed=seed)
+    np.testing.assert_array_equal(shuffled, split[order])
+
+
+def test_the_draw_is_the_same_on_every_machine() -> None:
+    expression = np.repeat(np.arange(8), 5)
+    split = draw_splits(names(40), expression, val_per_class=1, test_per_class=1, seed=3)
+    assert np.flatnonzero(split == "test").tolist() == [4, 9, 11, 17, 22, 27, 32, 39]
+    assert np.flatnonzero(split == "val").tolist() == [0, 5, 14, 19, 24, 29, 30, 36]
+
+
+def test_seeds_draw_differently_and_val_does_not_change_the_test_set() -> None:
+    expression = np.repeat(np.arange(8), 50)
+
+    def draw(seed: int, val: int) -> np.ndarray:
+        return draw_splits(names(400), expression, val_per_class=val, test_per_class=5, seed=seed)
+
+    assert (draw(0, 5) != draw(1, 5)).any()
+    np.testing.assert_array_equal(draw(0, 5) == "test", draw(0, 9) == "test")
+
+
+def test_too_few_faces_name_the_class_its_count_and_the_largest_n_that_fits() -> None:
+    sizes = [40, 40, 40, 40, 40, 12, 40, 9]
+    expression = np.repeat(np.arange(8), sizes)
+    groups = names(len(expression))
+    with pytest.raises(DataError) as error:
+        draw_splits(groups, expression, val_per_class=5, test_per_class=5, seed=0)
+    text = str(error.value)
+    for words in (EXPRESSIONS[7], "9 faces", "11", "at most 4"):
+        assert words in text, text
+    assert "\n" not in text
+    assert largest_n(groups, expression) == 4
+    draw_splits(groups, expression, val_per_class=4, test_per_class=4, seed=0)
+
+
+def test_an_absent_class_is_named() -> None:
+    with pytest.raises(DataError, match="contempt: got 0 faces"):
+        draw_splits(names(70), np.repeat(np.arange(7), 10), val_per_class=1, test_per_class=1, seed=0)
+
+
+def test_sizes_that_fit_only_in_one_way_are_found_and_others_are_refused() -> None:
+    def with_sizes(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        groups = [f"big{number}" for number, size in enumerate(sizes) for _ in range(size)]
+        groups += [f"g{code}-{number}" for code in range(1, 8) for number in range(20)]
+        return np.array(groups), np.array([0] * sum(sizes) + [code for code in range(1, 8) for _ in range(20)])
+
+    for seed in range(20):  # a greedy walk fails for some of these orders
+        groups, expression = with_sizes([2, 2, 2, 3, 4])
+        split = draw_splits(groups, expression, val_per_class=0, test_per_class=7, seed=seed)
+        assert count(split, expression, "test")[0] == 7
+    groups, expression = with_sizes([4, 4, 4])
+    with pytest.raises(DataError, match="do not add up"):
+        draw_splits(groups, expression, val_per_class=0, test_per_class=6, seed=0)
+
+
+def test_the_module_needs_no_torch() -> None:
+    program = (
+        "import pkgutil, importlib, sys, affectflow.data as d\n"
+        "for m in pkgutil.walk_packages(d.__path__, 'affectflow.data.'): importlib.import_module(m.name)\n"
+        "print('torch' in sys.modules, 'mlflow' in sys.modules, 'kfp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * 3
