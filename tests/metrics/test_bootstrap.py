@@ -92,7 +92,8 @@ def test_interval_holds_the_asked_share_of_the_resamples():
     assert interval["value"] == METRICS["uar"](target, probability)
 
 
-def test_undefined_metric_has_null_value_and_bounds():
+@pytest.mark.filterwarnings("error")
+def test_undefined_metric_has_null_value_and_bounds_and_warns_nobody():
     target, probability = [1, 1, 1], [[0.2, 0.8]] * 3
     intervals = bootstrap_intervals(target, probability, resamples=10)
     assert intervals["cohen_kappa"] == {"value": None, "low": None, "high": None}

@@ -81,6 +81,7 @@ def test_temperature_of_perfect_predictions_stays_in_range():
     found = fit_temperature(target, probability)
     assert TEMPERATURE_RANGE[0] <= found <= TEMPERATURE_RANGE[1]
     assert np.isfinite(apply_temperature(probability, found)).all()
+    assert (apply_temperature(probability, 2.0) > 0).all()
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])

@@ -147,6 +147,7 @@ def test_mean_roc_curve_rises_from_corner_to_corner():
     false_rate, true_rate = mean_roc_curve(*CASES["skilled"](), points=11)
     assert false_rate.tolist() == pytest.approx(np.linspace(0, 1, 11).tolist())
     assert true_rate[-1] == 1 and (np.diff(true_rate) >= 0).all()
+    assert (true_rate[1:-1] > false_rate[1:-1]).all()
     assert mean_roc_curve(*CASES["one class"]()) is None
 
 

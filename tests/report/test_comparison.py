@@ -125,6 +125,20 @@ def test_finished_rerun_replaces_the_failed_run_of_its_seed():
         assert scored.model.failed_seeds == [] and scored.intervals
 
 
+def test_failed_run_without_settings_belongs_to_the_model_of_its_row():
+    lost = replace(failed(9, seed=1), settings={})
+    for runs in ([lost, finished(9)], [finished(9), lost]):
+        [scored] = quick(runs).models
+        assert scored.model.failed_seeds == [1] and list(scored.model.finished) == [0]
+        assert scored.model.label == "9 · se_resnet50 · vggface2 · center+weighted_softmax"
+
+
+def test_models_are_shown_by_row_then_as_given():
+    runs = [finished(None, loss="b"), finished(10), finished(None, loss="a"), failed(8), finished(6)]
+    assert [scored.model.first.number for scored in quick(runs).models] == [6, 8, 10, None, None]
+    assert [scored.model.first.loss for scored in quick(runs).models][3:] == ["b", "a"]
+
+
 def test_all_runs_failed_is_a_comparison_without_test_set():
     comparison = quick([failed(8), failed(9)])
     assert comparison.test_set is None and len(comparison.models) == 2
@@ -203,6 +217,11 @@ def test_metrics_that_agree_with_the_predictions_are_accepted():
     run = finished(10)
     accuracy = float(np.mean(run.probability.argmax(axis=1) == TARGET))
     assert quick([replace(run, metrics={"accuracy": {"value": accuracy, "low": 0, "high": 1}})]).models
+
+
+def test_runs_of_one_name_and_settings_but_other_rows_of_data_are_told_apart():
+    twins = [finished(8, name="same", seed=0), finished(8, name="same", seed=0)]
+    assert twins[0] != twins[1] and twins.index(twins[1]) == 1
 
 
 def test_failed_run_needs_no_predictions():

@@ -20,7 +20,7 @@ FINISHED, FAILED = "finished", "failed"
 _SAME = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoredRun:
     """One trained model as evaluated on the test split, or the fact that it failed.
 
@@ -126,31 +126,32 @@ def align_runs(runs: Sequence[ScoredRun]) -> tuple[TestSet | None, list[ScoredRu
 def group_models(runs: Sequence[ScoredRun]) -> list[ModelRuns]:
     """Put runs that differ in their seed alone together, in the order of their rows, then as given.
 
-    A failed run takes no notice of a finished one with the same seed, which replaces it. Models that would have
-    the same label carry the settings in which they differ.
+    A failed run without settings belongs to the first model with its label; one whose seed finished in another
+    attempt is left out. Models that would have the same label carry the settings in which they differ.
 
     Raises:
         DataError: two finished runs of the same model and seed.
     """
-    groups: dict[str, dict[int, ScoredRun]] = {}
-    for run in runs:
-        same = groups.setdefault(_key(run), {})
-        other = same.get(run.seed)
-        if other is not None and other.status == run.status == FINISHED:
+    groups: dict[tuple[str, str], dict[int, ScoredRun]] = {}
+    for run in sorted(runs, key=lambda run: run.status == FAILED):
+        label = _label(run)
+        key = (label, _settings_key(run))
+        if run.status == FAILED and not run.settings:
+            key = next((other for other in groups if other[0] == label), key)
+        same = groups.setdefault(key, {})
+        other = same.setdefault(run.seed, run)
+        if other is not run and run.status == FINISHED:
             raise _fault(
                 run,
                 f"a second run of the model and seed {run.seed} of {_called(other)}",
                 "one run a seed",
                 "leave one of the two out",
             )
-        if other is None or run.status == FINISHED:
-            same[run.seed] = run
-    members = [tuple(same[seed] for seed in sorted(same)) for same in groups.values()]
-    members.sort(key=lambda group: (group[0].number is None, group[0].number or 0))
-    plain = [_label(group[0]) for group in members]
+    members = [(label, tuple(same[seed] for seed in sorted(same))) for (label, _), same in groups.items()]
+    members.sort(key=lambda member: _place(member[1], runs))
     models = []
-    for label, group in zip(plain, members, strict=True):
-        twins = [other[0] for other_label, other in zip(plain, members, strict=True) if other_label == label]
+    for label, group in members:
+        twins = [other[0] for other_label, other in members if other_label == label]
         models.append(ModelRuns(label + _distinction(group[0], twins), group))
     return models
 
@@ -205,9 +206,15 @@ def _predictions(run: ScoredRun) -> tuple[IntArray, FloatArray, npt.NDArray[np.s
     return target, probability, ids
 
 
-def _key(run: ScoredRun) -> str:
+def _settings_key(run: ScoredRun) -> str:
     settings = {name: value for name, value in run.settings.items() if name != "seed"}
-    return json.dumps([run.number, run.backbone, run.pretrained, run.loss, settings], sort_keys=True, default=str)
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _place(group: Sequence[ScoredRun], runs: Sequence[ScoredRun]) -> tuple[bool, int, int]:
+    """Order numbered rows by number, others after them; within both, as given."""
+    number = group[0].number
+    return number is None, number or 0, min(runs.index(run) for run in group)
 
 
 def _label(run: ScoredRun) -> str:
@@ -217,8 +224,12 @@ def _label(run: ScoredRun) -> str:
 
 def _distinction(run: ScoredRun, twins: Sequence[ScoredRun]) -> str:
     names = sorted({name for twin in twins for name in twin.settings} - {"seed"})
-    differing = [name for name in names if len({repr(twin.settings.get(name)) for twin in twins}) > 1]
-    return f" ({', '.join(f'{name}={run.settings.get(name)}' for name in differing)})" if differing else ""
+    differing = [name for name in names if len({_setting(twin, name) for twin in twins}) > 1]
+    return f" ({', '.join(f'{name}={_setting(run, name)}' for name in differing)})" if differing else ""
+
+
+def _setting(run: ScoredRun, name: str) -> str:
+    return str(run.settings[name]) if name in run.settings else "unset"
 
 
 def _called(run: ScoredRun) -> str:
