@@ -5,7 +5,7 @@ import torch
 from loss_reference import reference_center, reference_cluster, reference_reduce, reference_softmax
 from torch import nn
 
-from affectflow.losses import LOSSES, build_loss, weighted_softmax_loss
+from affectflow.losses import LOSSES, ClassStatistics, build_loss, weighted_softmax_loss
 
 WEIGHTED = [name for name in LOSSES if "weighted" in name]
 WITH_CENTERS = [name for name in LOSSES if "+" in name]
@@ -142,3 +142,20 @@ def test_unweighted_losses_need_no_class_weights_and_weighted_ones_do():
     assert build_loss("center+softmax", class_weights=None, num_classes=8, feature_dim=5).lambda_ == 0.5
     with pytest.raises(ValueError, match=r"class_weights: got \(0,\) float32, wanted \(8,\)"):
         build_loss("weighted_softmax", class_weights=None, num_classes=8, feature_dim=5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"feature_norm": "l2"}, {"alpha_scale": "features"}])
+@pytest.mark.parametrize("update", ["paper", "gradient"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_training_step_never_reads_a_value_back_from_the_device(name, update, settings):
+    # Tensors on "meta" have no values: reading one (.item(), a branch on one) raises.
+    loss = build_loss(
+        name, class_weights=[0.5] * 8, num_classes=8, feature_dim=5, center_update=update, **settings
+    ).to("meta")
+    logits = torch.zeros(4, 8, device="meta", requires_grad=True)
+    features = torch.zeros(4, 5, device="meta", requires_grad=True)
+    target = torch.zeros(4, dtype=torch.int64, device="meta")
+    loss(logits, features, target).total.backward()
+    loss.step_centers(features, target, grad_scale=2.0)
+    statistics = ClassStatistics(8, 5, device="meta")
+    statistics.update(features, target)

@@ -30,7 +30,7 @@ def test_stages_are_conv1_to_conv5_x(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_050", "regnetx_002", "densenet121", "vgg11"]
+    "name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_050", "regnetx_002", "densenet121"]
 )
 def test_stages_follow_the_order_in_which_the_network_runs(name):
     backbone = create_backbone(name).eval()

@@ -95,7 +95,8 @@ def load_pretrained(backbone: nn.Module, path: str | Path, name: str) -> Pretrai
     """Load a weights file into a backbone: each entry of the file to one of the backbone, and the reverse.
 
     Only these may lack: BatchNorm's ``num_batches_tracked`` (set to 0 by construction; files from Caffe have
-    none) and the classifier, in the file or in the backbone. float16 becomes float32.
+    none) and the classifier, in the file or in the backbone. float16 becomes the backbone's
+    float32.
 
     Args:
         backbone: from :func:`~affectflow.models.backbones.create_backbone`, with the arguments of

@@ -38,7 +38,7 @@ def read_weights_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return a weights file's entries, floating ones in float32, all on the CPU.
+    """Return a weights file's entries as they are in it, on the CPU.
 
     Takes safetensors, what ``torch.save`` wrote (a state dict, also within a checkpoint under ``state_dict`` or
     ``model``), and a pickle of numpy arrays. The prefix ``module.`` of parallel training is taken off.
@@ -104,8 +104,7 @@ def _as_tensor(entry: Any) -> Tensor | None:
         entry = torch.from_numpy(entry.astype(entry.dtype.newbyteorder("="), copy=True))
     if not isinstance(entry, Tensor) or entry.is_complex() or entry.is_quantized or entry.is_sparse:
         return None
-    tensor: Tensor = entry.detach()
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return entry
 
 
 def _is_safetensors(file: Path) -> bool:
