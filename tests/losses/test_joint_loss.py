@@ -89,6 +89,20 @@ def test_the_published_center_step_holds_no_lambda(small, name):
     assert torch.equal(*after)
 
 
+def test_lambda_and_the_center_step_are_the_published_ones_unless_set():
+    found = {}
+    for name in WITH_CENTERS:
+        loss = build_loss(name, class_weights=[0.5] * 8, num_classes=8, feature_dim=5)
+        found[name] = (loss.lambda_, loss.auxiliary.gamma)
+        other = build_loss(name, class_weights=[0.5] * 8, num_classes=8, feature_dim=5, gamma=0.3)
+        assert other.auxiliary.gamma == 0.3
+    assert found == {
+        "center+softmax": (0.5, 0.5),
+        "center+weighted_softmax": (0.5, 0.5),
+        "weighted_cluster+weighted_softmax": (1.0, 1.0),
+    }
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_state_dict_restores_a_loss(small, name):
     loss = loss_at(name, small)
@@ -159,3 +173,9 @@ def test_a_training_step_never_reads_a_value_back_from_the_device(name, update, 
     loss.step_centers(features, target, grad_scale=2.0)
     statistics = ClassStatistics(8, 5, device="meta")
     statistics.update(features, target)
+
+
+def test_a_loss_without_centers_takes_none():
+    loss = build_loss("softmax", class_weights=None, num_classes=8, feature_dim=5)
+    with pytest.raises(ValueError, match="centers: got some for the loss 'softmax', wanted none"):
+        loss.set_centers(torch.zeros(8, 5))

@@ -87,6 +87,6 @@ def test_build_loss_refuses_a_wrong_setting(settings, line):
         build_loss("weighted_cluster+weighted_softmax", **arguments)
 
 
-def test_center_loss_refuses_a_rate_of_0():
-    with pytest.raises(ValueError, match="rate: got 0"):
-        CenterLoss(2, 4, rate=0.0)
+def test_center_loss_refuses_a_step_of_0():
+    with pytest.raises(ValueError, match="gamma: got 0"):
+        CenterLoss(2, 4, gamma=0.0)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from affectflow.losses._centers import CenterTerm
-from affectflow.losses._checks import check_batch, check_centers, check_choice, check_number
+from affectflow.losses._checks import check_batch, check_centers, check_choice
 from affectflow.losses._reduction import REDUCTIONS, compute_dtype, reduce_samples
 
 
@@ -46,8 +46,7 @@ class CenterLoss(CenterTerm):
     Args:
         num_classes: C.
         feature_dim: D.
-        rate: a > 0; theirs is 0.5. Used by ``center_update="paper"``.
-        gamma: γ > 0, the size of the plain step of ``center_update="gradient"``.
+        gamma: a > 0; theirs is 0.5. With ``center_update="gradient"`` the size of the plain step.
         center_update: ``"paper"`` or ``"gradient"``, see :class:`~affectflow.losses._centers.CenterTerm`.
         center_init: ``"normal"``, ``"zeros"`` or ``"class_means"``, see there.
         feature_norm: ``"none"`` or ``"l2"``, see there.
@@ -62,8 +61,7 @@ class CenterLoss(CenterTerm):
         num_classes: int,
         feature_dim: int,
         *,
-        rate: float = 0.5,
-        gamma: float = 1.0,
+        gamma: float = 0.5,
         center_update: str = "paper",
         center_init: str = "normal",
         feature_norm: str = "none",
@@ -80,8 +78,6 @@ class CenterLoss(CenterTerm):
             reduction=reduction,
             seed=seed,
         )
-        check_number("rate", rate, low=0, above=True)
-        self.rate = rate
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of features (N, D) and target (N,); moves nothing."""
@@ -91,7 +87,7 @@ class CenterLoss(CenterTerm):
         return reduce_samples(values, None, self.reduction, over_processes=self.training)
 
     def _step(self, features: Tensor, centers: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
-        return self.rate * sums / (1 + counts)[:, None]
+        return self.gamma * sums / (1 + counts)[:, None]
 
 
 def _distances(features: Tensor, target: Tensor, centers: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from affectflow.errors import what_got_wanted
 from affectflow.losses._centers import CenterTerm
 from affectflow.losses._checks import check_choice, check_class_weights, check_number
 from affectflow.losses.center import CenterLoss
@@ -23,6 +24,8 @@ LOSSES = (
 
 #: The paper's λ, by auxiliary part.
 PAPER_LAMBDA = {"center": 0.5, "weighted_cluster": 1.0}
+#: The published size of a center's step, by auxiliary part (Wen et al. 2016; Ngo & Yoon 2020, Eq. 9).
+PAPER_GAMMA = {"center": 0.5, "weighted_cluster": 1.0}
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class JointLoss(nn.Module):
             ValueError: the loss has no centers, or they have another shape or are not finite.
         """
         if self.auxiliary is None:
-            raise ValueError(f"centers: got some for the loss {self.name!r}, wanted none; it has no centers")
+            got = f"some for the loss {self.name!r}"
+            do = "choose a loss with centers, or set none"
+            raise ValueError(what_got_wanted("centers", got=got, wanted="none", do=do))
         self.auxiliary.set_centers(centers)
 
 
@@ -124,7 +129,7 @@ def build_loss(
     feature_dim: int,
     lambda_: float | None = None,
     alpha: float = 1.0,
-    gamma: float = 1.0,
+    gamma: float | None = None,
     center_update: str = "paper",
     center_init: str = "normal",
     center_step_limit: float | None = 1.0,
@@ -142,8 +147,7 @@ def build_loss(
         feature_dim: D.
         lambda_: λ ≥ 0; None for the paper's (0.5 center, 1.0 weighted_cluster).
         alpha: α > 0 of the weighted-cluster part; the paper's is 1.
-        gamma: γ > 0, the size of a center's step; the paper's is 1. The center part's own published step has
-            another factor, 0.5, whatever γ is; γ is used there with ``center_update="gradient"`` only.
+        gamma: size of a center's step, above 0; None for the published one (0.5 center, 1.0 weighted_cluster).
         center_update: ``"paper"`` or ``"gradient"``.
         center_init: ``"normal"``, ``"zeros"`` or ``"class_means"``.
         center_step_limit: see :class:`~affectflow.losses.weighted_cluster.WeightedClusterLoss`.
@@ -168,6 +172,8 @@ def build_loss(
     if softmax_name == "weighted_softmax":
         softmax = WeightedSoftmaxLoss(weights, reduction)
     auxiliary: CenterTerm | None = None
+    if gamma is None:
+        gamma = PAPER_GAMMA.get(auxiliary_name, 1.0)
     if auxiliary_name == "center":
         auxiliary = CenterLoss(
             num_classes,
