@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from affectflow.data.listing import list_faces
-from affectflow.data.synthetic import synthetic_counts
+from affectflow.data.synthetic import class_counts
 from affectflow.errors import AffectflowError, DataError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
@@ -73,10 +73,10 @@ def main() -> int:
 def count_faces(source: str, layout: str) -> dict[str, int]:
     """Return the faces that a source lists, by expression."""
     if source == SYNTHETIC:
-        return synthetic_counts(SYNTHETIC_IMAGES)
+        return dict(zip(EXPRESSIONS, class_counts(SYNTHETIC_IMAGES), strict=True))
     listing = list_faces(Path(source), layout)
-    counts = Counter(EXPRESSIONS[face.expression] for face in listing.faces)
-    return {expression: counts[expression] for expression in EXPRESSIONS}
+    counts = Counter(face.expression for face in listing.faces)
+    return {expression: counts[code] for code, expression in enumerate(EXPRESSIONS)}
 
 
 def choose_per_class(counts: dict[str, int]) -> int:

@@ -48,7 +48,7 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
     """Run a pipeline with one process a step, and return what it returns: the id of its model's MLflow run.
 
     Raises:
-        AffectflowError: a step failed; the line is the step's own.
+        AffectflowError: a step failed at something to mend; the line is the step's own.
     """
     from kfp import local
 
@@ -63,8 +63,9 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
         params=parameters,
     )
     os.environ[tracking.PARENT_RUN_ID] = run_id
-    # KFP warns about images without "python" in their names; no image is used here, only its name.
-    warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
+    # KFP warns of images without "python" in their names, and of settings that only a cluster heeds.
+    for message in (".*custom or non-Python base image.*", ".*have no effect in the current local runner.*"):
+        warnings.filterwarnings("ignore", message=message)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(work / "artifacts"),
@@ -78,8 +79,12 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
         with output:
             finished = pipeline(**parameters)
         succeeded = True
-    except RuntimeError as error:
-        raise AffectflowError(output.error_line or f"{error}; the whole output is in {output.log}") from None
+    except RuntimeError:  # what KFP raises where a step failed
+        if output.error_line:
+            raise AffectflowError(output.error_line) from None
+        raise SystemExit(
+            f"error: a step failed through a fault of ours; its traceback is in {output.log}"
+        ) from None
     finally:
         tracking.end_pipeline_run(run_id, succeeded=succeeded)
     return str(finished.output)

@@ -13,6 +13,7 @@ from typing_extensions import override
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '(?P<task>[^']+)'")
 _SKIPPED = re.compile(r"Task '?(?P<task>[\w-]+)'? cache hit")
+_STEP_BEGINS, _STEP_ENDS = "Streamed logs:", "finished with status"
 #: KFP indents what a step prints by four spaces; the executor prefixes its own lines.
 _STEP_LINE = re.compile(r"^    (?!\[KFP Executor)(?P<text>.*\S.*)$")
 _ERROR = re.compile(r"^error: (?P<line>.*)$")
@@ -32,6 +33,7 @@ class StepOutput(io.TextIOBase):
         self.log = log
         self.error_line = ""
         self._line = ""
+        self._in_step = False
         self._in_executor_input = False
 
     def __enter__(self) -> Self:
@@ -63,20 +65,26 @@ class StepOutput(io.TextIOBase):
         return len(text)
 
     def _show(self, line: str) -> None:
-        if "Got executor_input:" in line:
-            self._in_executor_input = True
-        elif self._in_executor_input:
-            self._in_executor_input = line.strip() != "}" or line.startswith(" " * 5)
-        elif started := _STARTED.search(line):
+        if started := _STARTED.search(line):
             self._print(f"── {started['task']}")
         elif skipped := _SKIPPED.search(line):
             self._print(f"── {skipped['task']}: unchanged, done before")
-        elif step_line := _STEP_LINE.match(line):
-            text = step_line["text"]
-            if failed := _ERROR.match(text):
-                self.error_line = failed["line"]
-            else:
-                self._print(f"   {text}")
+        elif _STEP_BEGINS in line:
+            self._in_step = True
+        elif _STEP_ENDS in line:
+            self._in_step = False
+        elif "Got executor_input:" in line:
+            self._in_executor_input = True
+        elif self._in_executor_input:
+            self._in_executor_input = line != "    }"
+        elif self._in_step and (step_line := _STEP_LINE.match(line)):
+            self._show_step_line(step_line["text"])
+
+    def _show_step_line(self, text: str) -> None:
+        if failed := _ERROR.match(text):
+            self.error_line = failed["line"]
+        else:
+            self._print(f"   {text}")
 
     def _print(self, line: str) -> None:
         self._terminal.write(line + "\n")

@@ -34,7 +34,7 @@ from affectflow.models import (
     write_weights,
 )
 from affectflow.progress import say, warn
-from affectflow.serving import signature
+from affectflow.serving import input_example, signature
 from affectflow.steps import StepSettings, check_settings
 from affectflow.tracking import Run, model_run, write_sidecar
 from affectflow.training.checkpoints import CheckpointStore
@@ -347,7 +347,7 @@ def _log_training(tracked: Run, model: str, history: str, curves: bytes) -> None
     tracked.log_bytes(curves, name="learning_curves.png", folder="training")
     tracked.log_folder(history, folder="training/history")
     tracked.log_file(Path(model) / "model.json", folder="training")
-    tracked.log_model(model, signature=signature())
+    tracked.log_model(model, signature=signature(), input_example=input_example())
 
 
 def _warn_of_collapse(rows: list[Row]) -> None:
@@ -379,9 +379,11 @@ def _tags(chosen: Settings, inputs: Inputs, code: str) -> dict[str, str]:
 
 def _describe(chosen: Settings, inputs: Inputs, network: ExpressionModel, device: torch.device) -> str:
     trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    start = f"from {chosen.pretrained}" if chosen.weights else "from scratch"
+    frozen = f", stages 1 to {chosen.frozen_stages} frozen" if chosen.frozen_stages else ""
     return (
-        f"fine-tuning {chosen.backbone} ({chosen.pretrained}, stages 1-{chosen.frozen_stages} frozen) with "
-        f"{chosen.loss} on {len(inputs.splits['train']):,} faces at {chosen.image_size} px on {device}: "
+        f"fine-tuning {chosen.backbone} {start}{frozen} with {chosen.loss} on "
+        f"{len(inputs.splits['train']):,} faces at {chosen.image_size} px on {device}: "
         f"{trainable:,} parameters train"
     )
 

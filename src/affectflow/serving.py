@@ -4,10 +4,12 @@
 (JPEG or PNG bytes of one face) and returns a column of probabilities an expression.
 """
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from PIL import Image
 
 from affectflow.data.faces import decode_image
 from affectflow.labels import EXPRESSIONS
@@ -67,6 +69,13 @@ def signature() -> "ModelSignature":
         inputs=Schema([ColSpec(DataType.binary, IMAGE_COLUMN)]),
         outputs=Schema([ColSpec(DataType.double, expression) for expression in EXPRESSIONS]),
     )
+
+
+def input_example() -> pd.DataFrame:
+    """Return a picture in the form that the model takes: one grey square as PNG."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(stream, format="PNG")
+    return pd.DataFrame({IMAGE_COLUMN: [stream.getvalue()]})
 
 
 def _load_pyfunc(data_path: str) -> ExpressionPredictor:

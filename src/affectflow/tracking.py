@@ -60,7 +60,7 @@ class Run:
             counts: faces by expression, in code order.
         """
 
-    def log_model(self, model_folder: str | Path, *, signature: Any) -> None:
+    def log_model(self, model_folder: str | Path, *, signature: Any, input_example: Any) -> None:
         """Log a ``model/`` artifact as an MLflow model that :mod:`affectflow.serving` loads without a pickle."""
 
     def url(self) -> str:
@@ -136,7 +136,7 @@ class MlflowRun(Run):
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags=[tag])])
 
     @override
-    def log_model(self, model_folder: str | Path, *, signature: Any) -> None:
+    def log_model(self, model_folder: str | Path, *, signature: Any, input_example: Any) -> None:
         import mlflow
 
         from affectflow import __version__
@@ -146,6 +146,7 @@ class MlflowRun(Run):
             loader_module="affectflow.serving",
             data_path=str(model_folder),
             signature=signature,
+            input_example=input_example,
             pip_requirements=[f"affectflow[torch]=={__version__}"],
         )
 
@@ -351,6 +352,7 @@ def _unfinished_run(experiment_id: str, row_key: str) -> str | None:
 def _readable_errors() -> Iterator[None]:
     """Turn MLflow's exceptions into one line, and quiet what it logs on its way."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     from mlflow.exceptions import MlflowException

@@ -172,6 +172,7 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
         dataset,
         num_workers=processes,
         persistent_workers=True,
+        generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,
         **order,

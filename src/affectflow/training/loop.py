@@ -67,6 +67,7 @@ class _Progress:
 
     epoch: int = 0
     batches_done: int = 0
+    centers_before: Tensor | None = None
     sums: dict[str, Tensor] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     best_epoch: int = -1
@@ -130,11 +131,12 @@ class Trainer:
         if not self._resume() and self.loss.needs_class_means:
             self._start_centers_at_class_means()
         while self.progress.epoch < self.recipe.epochs:
-            centers_before = centers_of(self.loss)
+            if self.progress.batches_done == 0:
+                self.progress.centers_before = centers_of(self.loss)
             started = time.monotonic()
             images = self._train_epoch()
             rate = images / (time.monotonic() - started)
-            row = self._finish_epoch(centers_before)
+            row = self._finish_epoch()
             self.on_epoch(row, rate)
         self.model.load_state_dict(self.progress.best_weights)
         return self.progress.history
@@ -188,7 +190,7 @@ class Trainer:
             self.loss.step_centers(features.detach().float(), target, grad_scale=scale)
         return {"loss": value.total.detach(), **value.parts}
 
-    def _finish_epoch(self, centers_before: Tensor | None) -> Row:
+    def _finish_epoch(self) -> Row:
         """Validate, add the epoch's row to the history, keep its weights if they are the best, and checkpoint."""
         state = self.progress
         outputs = run_model(
@@ -213,7 +215,7 @@ class Trainer:
             "val_accuracy": accuracy(target, probability),
             "val_uar": uar(target, probability),
             "val_f1_macro": f1_macro(target, probability),
-            **center_columns(self.loss, centers_before, outputs),
+            **center_columns(self.loss, state.centers_before, outputs),
         }
         state.history.append(row)
         column, sign = SELECTIONS[self.recipe.select]
