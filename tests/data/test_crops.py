@@ -10,7 +10,7 @@ from face_trees import encoded, pixels
 from PIL import Image, ImageOps
 
 from affectflow.data import crops
-from affectflow.data.crops import Crop, decode_image, make_crop, read_source
+from affectflow.data.crops import Crop, decode_image, make_crop, pixels_sha256, read_source
 from affectflow.data.layouts.base import Box
 from affectflow.data.quarantine import FaceError, Reason
 
@@ -148,6 +148,7 @@ def test_crop_digest_follows_pixels_alone_and_source_digest_bytes() -> None:
     one, other = crop(encoded(picture, "PNG"), None), crop(encoded(picture, "BMP"), None)
     assert one.crop_sha256 == other.crop_sha256
     assert one.sha256 != other.sha256
+    assert pixels_sha256(picture) != pixels_sha256(picture.reshape(40, 160, 3))
     assert one.crop_sha256 != crop(encoded(pixels(12, 80, 80), "PNG"), None).crop_sha256
 
 
