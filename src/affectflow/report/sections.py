@@ -176,9 +176,9 @@ def _differences(comparison: Comparison) -> Section | None:
         "model",
         "against",
         "UAR, in words",
-        *(COLUMNS[name] for name in _UAR_FIRST),
         "Holm's p\n(UAR)",
         "McNemar's p\nby seed",
+        *(COLUMNS[name] for name in _UAR_FIRST),
     ]
     rows = []
     for pair in comparison.baselines:
@@ -190,9 +190,9 @@ def _differences(comparison: Comparison) -> Section | None:
                 _folded(pair.model),
                 pair.baseline_loss,
                 Cell(uar.verdict, _tone(uar)),
-                *cells,
                 _p_text(uar.p_holm),
                 tests or "no common seed",
+                *cells,
             ]
         )
     paragraphs = [
