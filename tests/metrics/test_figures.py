@@ -29,7 +29,7 @@ BINS = reliability_bins(TARGET, PROBABILITY)
 IMAGE = np.zeros((8, 6, 3), dtype=np.uint8)
 
 FIGURES = {
-    "learning curves": lambda: f.learning_curves(HISTORY, title=r"a $\frac$ run with 5 % _and_ $", chosen_epoch=2),
+    "learning curves": lambda: f.learning_curves(HISTORY, title=r"a $\frac$ run with 5 % _and_", chosen_epoch=2),
     "learning curves of one epoch": lambda: f.learning_curves(FIRST_EPOCH),
     "learning curves of several runs": lambda: f.compared_learning_curves({"a": HISTORY, "b" * 90: HISTORY}),
     "confusion matrix": lambda: f.confusion_matrix_figure(confusion_matrix(TARGET, PROBABILITY)),

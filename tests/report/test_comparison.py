@@ -185,7 +185,7 @@ def test_runs_over_different_test_sets_are_refused_with_both_digests():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image_ids": [f"other-{row}" for row in range(SAMPLES)]},
+        {"image_ids": [f"other-{row:04d}" for row in range(SAMPLES)]},
         {"target": (TARGET + 1) % 8},
     ],
 )

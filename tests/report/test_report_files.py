@@ -141,6 +141,7 @@ def test_one_run_makes_a_report_without_tests(tmp_path):
 def test_all_failed_makes_a_report_that_says_so(tmp_path):
     folder = write(tmp_path, [failed(9)])
     assert "Every run failed" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "<img" not in (folder / "report.html").read_text(encoding="utf-8")
     assert open_artifact(folder, "comparison")["test_set"] is None
 
 
