@@ -20,9 +20,9 @@ def history(epochs=3):
         "val_uar": 0.4 - 0.3 / epoch,
         "cluster_state": ["active"] * epochs,
         "center.between": 10.0 * epoch,
-        "center.within.neutral": 1.0 * epoch,
+        "center.within.neutral": np.full(epochs, np.nan),
+        "center.within.sad": 1.0 * epoch,
         "center.within.happy": 2.0 * epoch,
-        "center.within.contempt": np.full(epochs, np.nan),
     }
 
 
