@@ -105,7 +105,7 @@ def _build_parser(component: BaseComponent) -> argparse.ArgumentParser:
 
 def _add_flag(group: argparse._ArgumentGroup, name: str, spec: InputSpec) -> None:
     flag = "--" + name.rstrip("_").replace("_", "-")
-    description = (spec.description or "").replace("%", "%%")
+    description = " ".join((spec.description or "").split()).replace("%", "%%")
     if spec.optional and spec.default not in ("", None, []):
         description += f" [default: {spec.default}]"
     options: dict[str, Any] = {"dest": name, "help": description, "required": not spec.optional}

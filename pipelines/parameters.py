@@ -48,7 +48,9 @@ def parameters_of(
         parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         order = [parameter.name for parameter in parameters]
         settings.sort(key=lambda setting: order.index(f"{setting[0]}_{setting[1]}"))
-        descriptions = "\n".join(f"    {group}_{name}: {spec.description}" for group, name, spec in settings)
+        descriptions = "\n".join(
+            f"    {group}_{name}: {' '.join(spec.description.split())}" for group, name, spec in settings
+        )
         with_settings.__name__ = pipeline.__name__
         with_settings.__doc__ = f"{inspect.getdoc(pipeline)}\n\nArgs:\n{descriptions}\n"
         with_settings.__signature__ = inspect.Signature(parameters, return_annotation=str)  # type: ignore[attr-defined]

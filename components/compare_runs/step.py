@@ -61,7 +61,7 @@ def read_run(name: str) -> ScoredRun:
         if not (downloaded / "evaluation").is_dir() and status in {"FAILED", "KILLED"}:
             return ScoredRun(
                 name=tags.get("mlflow.runName", name),
-                number=int(tags["row"]) if tags.get("row") else None,
+                number=int(tags.get("row") or 0) or None,
                 backbone=tags.get("backbone", "unknown"),
                 pretrained=tags.get("pretrained", "unknown"),
                 loss=tags.get("loss", "unknown"),

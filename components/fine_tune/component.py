@@ -20,6 +20,7 @@ def fine_tune(
     weights: str = "",
     input_norm: str = "paper",
     freeze_stages: int = -1,
+    keep_batchnorm: str = "auto",
     feature_dim: int = 512,
     image_size: int = 224,
     loss: str = "weighted_cluster+weighted_softmax",
@@ -30,6 +31,11 @@ def fine_tune(
     cluster_alpha: float = 1.0,
     center_init: str = "normal",
     center_update: str = "paper",
+    center_step_limit: float = 1.0,
+    feature_norm: str = "none",
+    alpha_scale: str = "absolute",
+    lambda_warmup_epochs: int = 0,
+    stop_on_collapse: bool = False,
     reduction: str = "weighted_mean",
     epochs: int = 20,
     batch_size: int = 36,
@@ -66,6 +72,8 @@ def fine_tune(
         weights: File of pre-trained weights (safetensors, .pth or .pkl); empty to train from scratch.
         input_norm: How pixels are normalised: paper (ImageNet mean and std) or native (what the weights expect).
         freeze_stages: First stages of the backbone that do not train, 0 to 5; -1 for the paper's (3, 0 from scratch).
+        keep_batchnorm: BatchNorm layers that keep their statistics: frozen (those of frozen stages), all, none; auto is
+            all for weights with folded BatchNorm, else frozen.
         feature_dim: Width of the layer before the output layer. The paper: 512.
         image_size: Side of the square that the network sees, in pixels. The paper: 224.
         loss: softmax, center+softmax, weighted_softmax, center+weighted_softmax or weighted_cluster+weighted_softmax.
@@ -76,6 +84,11 @@ def fine_tune(
         cluster_alpha: Constant in the denominator of Eq. 4; above 0. The paper: 1.
         center_init: Where centers start: normal, zeros or class_means. Not given in the paper.
         center_update: paper (Eq. 8-9, sign mended) or gradient (through the denominator of Eq. 4 as well).
+        center_step_limit: Largest share of the way to its class that a center moves in a step (Eq. 9); 0 for no limit.
+        feature_norm: none, or l2 to divide features and centers by their length inside the center or cluster part.
+        alpha_scale: absolute, or features to multiply cluster_alpha by the features' mean square length.
+        lambda_warmup_epochs: Epochs over which lambda rises from 0 to its value; 0 for none, as in the paper.
+        stop_on_collapse: Stop with an error when every face gets nearly the same feature.
         reduction: How a batch is averaged: weighted_mean (over the sum of its weights), mean or sum.
         epochs: Passes over the training split; 1 or more. Not given in the paper.
         batch_size: Images a step. The paper: 36 pre-trained, 30 from scratch.
@@ -116,6 +129,7 @@ def fine_tune(
         weights=weights,
         input_norm=input_norm,
         freeze_stages=freeze_stages,
+        keep_batchnorm=keep_batchnorm,
         feature_dim=feature_dim,
         image_size=image_size,
         loss=loss,
@@ -126,6 +140,11 @@ def fine_tune(
         cluster_alpha=cluster_alpha,
         center_init=center_init,
         center_update=center_update,
+        center_step_limit=center_step_limit,
+        feature_norm=feature_norm,
+        alpha_scale=alpha_scale,
+        lambda_warmup_epochs=lambda_warmup_epochs,
+        stop_on_collapse=stop_on_collapse,
         reduction=reduction,
         epochs=epochs,
         batch_size=batch_size,

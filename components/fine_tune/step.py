@@ -59,6 +59,7 @@ class Settings(StepSettings):
     weights: str
     input_norm: Literal["paper", "native"]
     freeze_stages: int = Field(ge=-1, le=5)
+    keep_batchnorm: Literal["auto", "frozen", "all", "none"]
     feature_dim: int = Field(ge=1, le=65536)
     image_size: int = Field(ge=32, le=1024)
     loss: str
@@ -67,9 +68,14 @@ class Settings(StepSettings):
     cluster_lambda: float = Field(ge=0)
     cluster_gamma: float = Field(gt=0)
     cluster_alpha: float = Field(gt=0)
-    center_init: str
-    center_update: str
-    reduction: str
+    center_init: Literal["normal", "zeros", "class_means"]
+    center_update: Literal["paper", "gradient"]
+    center_step_limit: float = Field(ge=0)
+    feature_norm: Literal["none", "l2"]
+    alpha_scale: Literal["absolute", "features"]
+    lambda_warmup_epochs: int = Field(ge=0)
+    stop_on_collapse: bool
+    reduction: Literal["weighted_mean", "mean", "sum"]
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
@@ -239,7 +245,12 @@ def _build_network(chosen: Settings) -> tuple[ExpressionModel, InputNorm, dict[s
         info = load_pretrained(backbone, chosen.weights, chosen.backbone)
         say(f"loaded {info.entries} entries of {chosen.weights} ({info.format})")
     network = ExpressionModel(backbone, len(EXPRESSIONS), chosen.feature_dim)
-    network.freeze(chosen.frozen_stages)
+    keep_batchnorm = chosen.keep_batchnorm
+    if keep_batchnorm == "auto":
+        keep_batchnorm = "all" if info is not None and info.folded_batchnorm else "frozen"
+    network.freeze(chosen.frozen_stages, keep_batchnorm)
+    if keep_batchnorm == "all":
+        say("BatchNorm keeps its statistics in all stages" + (" (folded in these weights)" if info else ""))
     if chosen.frozen_stages and not chosen.weights:
         warn(
             f"Stages 1 to {chosen.frozen_stages} are frozen at random values, since no weights were given; "
@@ -268,6 +279,9 @@ def _build_loss(chosen: Settings, class_weights: list[float]) -> JointLoss:
         gamma=chosen.center_gamma if centers else chosen.cluster_gamma,
         center_update=chosen.center_update,
         center_init=chosen.center_init,
+        center_step_limit=chosen.center_step_limit or None,
+        feature_norm=chosen.feature_norm,
+        alpha_scale=chosen.alpha_scale,
         reduction=chosen.reduction,
         seed=chosen.seed,
     )
@@ -318,6 +332,8 @@ def _build_trainer(
             precision=chosen.precision,
             select=chosen.select,
             checkpoint_every=chosen.checkpoint_every,
+            lambda_warmup_epochs=chosen.lambda_warmup_epochs,
+            stop_on_collapse=chosen.stop_on_collapse,
             seed=chosen.seed,
         ),
         normalise=Normalize(input_norm).to(device),

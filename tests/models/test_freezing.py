@@ -71,10 +71,10 @@ def test_frozen_stages_run_without_a_graph():
     assert graphs == {"layer1": False, "layer2": False, "layer3": True}
 
 
-@pytest.mark.parametrize("batchnorm", ["eval", "train"])
-def test_frozen_batchnorm_keeps_its_statistics_unless_told_to_train(batchnorm):
+@pytest.mark.parametrize("keep", ["frozen", "all", "none"])
+def test_batchnorm_keeps_its_statistics_where_it_is_told_to(keep):
     model = ExpressionModel(create_backbone("resnet10t"))
-    frozen = model.freeze(3, batchnorm=batchnorm)
+    frozen = model.freeze(3, keep_batchnorm=keep)
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     nn.ModuleList([model]).train()  # as a wrapper's train() reaches it
     model(torch.randn(4, 3, 32, 32))
@@ -82,7 +82,7 @@ def test_frozen_batchnorm_keeps_its_statistics_unless_told_to_train(batchnorm):
     norms = [key for key, m in model.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)]
     for key in norms:
         moved = not torch.equal(before[f"{key}.running_mean"], model.backbone.get_buffer(f"{key}.running_mean"))
-        assert moved == (of[key] > 3 or batchnorm == "train"), key
+        assert moved == {"frozen": of[key] > 3, "all": False, "none": True}[keep], key
     assert set(frozen.batch_norms) == {key for key in norms if of[key] <= 3}
 
 
@@ -114,5 +114,5 @@ def test_a_backbone_without_five_stages_is_refused_unless_none_is_frozen():
 
 
 def test_another_choice_of_batchnorm_is_refused():
-    with pytest.raises(ValueError, match="frozen_batchnorm: got 'freeze', wanted one of eval, train"):
-        ExpressionModel(create_backbone("resnet10t")).freeze(1, batchnorm="freeze")
+    with pytest.raises(ValueError, match="keep_batchnorm: got 'freeze', wanted one of frozen, all, none"):
+        ExpressionModel(create_backbone("resnet10t")).freeze(1, keep_batchnorm="freeze")

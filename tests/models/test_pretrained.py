@@ -126,6 +126,16 @@ def test_torchvisions_resnet50_names_fit_ours(counters, tmp_path):
         torch.testing.assert_close(theirs.fc(ours(images)), theirs(images), rtol=0, atol=1e-4)
 
 
+def test_folded_batchnorm_is_noticed_and_real_statistics_are_not_taken_for_it(tmp_path):
+    model = create_backbone("test_resnet")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # fresh: mean 0, variance 1
+    save_file(state, tmp_path / "folded.safetensors")
+    state["bn1.running_var"] += 0.5
+    save_file(state, tmp_path / "trained.safetensors")
+    assert load_pretrained(model, tmp_path / "folded.safetensors", "test_resnet").folded_batchnorm
+    assert not load_pretrained(model, tmp_path / "trained.safetensors", "test_resnet").folded_batchnorm
+
+
 def test_float16_weights_become_float32(tmp_path):
     model = create_backbone("test_resnet")
     state = {n: t.half() if t.is_floating_point() else t for n, t in random_state(model).items()}
@@ -254,7 +264,7 @@ def test_timm_kwargs_that_are_no_arguments_are_refused():
 
 
 def test_input_norm_paper_is_imagenets_and_native_the_weights_own():
-    info = PretrainedInfo("dag", "0", 329, (), RGB, {})
+    info = PretrainedInfo("dag", "0", 329, (), RGB, {}, False)
     assert choose_input_norm("paper", info) == IMAGENET
     assert choose_input_norm("native", info) == RGB
     assert choose_input_norm("native", None) == IMAGENET
@@ -281,6 +291,7 @@ def test_the_real_vggface2_mobilenet_loads_with_the_padding_it_asks_for():
     info = load_pretrained(backbone, file, "mobilenetv1_100")
     assert (info.format, info.entries, info.classifier_left_out) == ("timm", 162, ())
     assert info.native_norm == IMAGENET
+    assert info.folded_batchnorm
     wrong = create_backbone("mobilenetv1_100").eval()
     load_pretrained(wrong, file, "mobilenetv1_100")
     images = torch.randn(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))

@@ -70,6 +70,8 @@ def make_trainer(inputs: Inputs) -> Callable[..., Trainer]:
             "precision": "float32",
             "select": "best_uar",
             "checkpoint_every": 0,
+            "lambda_warmup_epochs": 0,
+            "stop_on_collapse": False,
             "seed": 0,
         }
         trainer = Trainer(

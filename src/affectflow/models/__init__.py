@@ -1,7 +1,7 @@
 from affectflow.models.backbones import PAPER_BACKBONES, create_backbone, feature_width, timm_name
 from affectflow.models.freezing import NUM_STAGES, FrozenStages, freeze_stages, stage_of_parameters
 from affectflow.models.input_norm import IMAGENET, InputNorm, Normalize, normalize_batch
-from affectflow.models.model import ACTIVATIONS, FROZEN_BATCHNORM, ExpressionModel
+from affectflow.models.model import ACTIVATIONS, KEEP_BATCHNORM, ExpressionModel
 from affectflow.models.pretrained import (
     INPUT_NORMS,
     PretrainedInfo,
@@ -22,9 +22,9 @@ from affectflow.models.weight_files import read_weights_metadata
 
 __all__ = [
     "ACTIVATIONS",
-    "FROZEN_BATCHNORM",
     "IMAGENET",
     "INPUT_NORMS",
+    "KEEP_BATCHNORM",
     "NUM_STAGES",
     "PAPER_BACKBONES",
     "WEIGHTS_FILE",

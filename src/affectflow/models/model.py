@@ -3,13 +3,17 @@
 from typing import Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from affectflow.errors import what_got_wanted
 from affectflow.models.backbones import feature_width
 from affectflow.models.freezing import FrozenStages, freeze_stages
 
 ACTIVATIONS = ("relu", "none")
-FROZEN_BATCHNORM = ("eval", "train")
+
+#: Which BatchNorm layers of the backbone keep their statistics while it trains: those of the frozen stages, all
+#: of them, or none.
+KEEP_BATCHNORM = ("frozen", "all", "none")
 
 
 class ExpressionModel(nn.Module):
@@ -50,38 +54,39 @@ class ExpressionModel(nn.Module):
         self.activation = nn.ReLU() if activation == "relu" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(feature_dim, num_classes)
-        self._frozen = FrozenStages(0, (), ())
-        self._frozen_batchnorm = "eval"
+        self._kept_batch_norms: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, C) and features (N, D) of images (N, 3, H, W)."""
         features = self.activation(self.feature(self.backbone(images)))
         return self.output(self.dropout(features)), features
 
-    def freeze(self, stages: int, batchnorm: str = "eval") -> FrozenStages:
+    def freeze(self, stages: int, keep_batchnorm: str = "frozen") -> FrozenStages:
         """Freeze the backbone's first stages, see :func:`~affectflow.models.freezing.freeze_stages`.
 
         Args:
             stages: 0–5.
-            batchnorm: ``"eval"``: BatchNorm in the frozen stages keeps its statistics, whatever
-                :meth:`train` is called with. ``"train"``: it goes on with batch statistics and updates them.
+            keep_batchnorm: one of :data:`KEEP_BATCHNORM`. A layer that keeps its statistics normalises with them,
+                whatever :meth:`train` is called with; the others use and update those of each batch. The paper
+                does not say. ``"all"`` is for weights whose BatchNorm was folded into the convolutions: such
+                layers compute the identity, and batch statistics would change what the network computes.
 
         Raises:
             ValueError: another number or choice, or a backbone without five stages.
         """
-        if batchnorm not in FROZEN_BATCHNORM:
-            raise _wrong("frozen_batchnorm", repr(batchnorm), f"one of {', '.join(FROZEN_BATCHNORM)}")
-        self._frozen = freeze_stages(self.backbone, stages)
-        self._frozen_batchnorm = batchnorm
+        if keep_batchnorm not in KEEP_BATCHNORM:
+            raise _wrong("keep_batchnorm", repr(keep_batchnorm), f"one of {', '.join(KEEP_BATCHNORM)}")
+        frozen = freeze_stages(self.backbone, stages)
+        every = tuple(name for name, module in self.backbone.named_modules() if isinstance(module, _BatchNorm))
+        self._kept_batch_norms = {"frozen": frozen.batch_norms, "all": every, "none": ()}[keep_batchnorm]
         self.train(self.training)
-        return self._frozen
+        return frozen
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, leaving frozen BatchNorm in evaluation mode unless it was to train."""
+        """Set the mode, leaving the BatchNorm layers that keep their statistics in evaluation mode."""
         super().train(mode)
-        if self._frozen_batchnorm == "eval":
-            for name in self._frozen.batch_norms:
-                self.backbone.get_submodule(name).eval()
+        for name in self._kept_batch_norms:
+            self.backbone.get_submodule(name).eval()
         return self
 
 

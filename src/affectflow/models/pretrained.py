@@ -32,6 +32,7 @@ class PretrainedInfo:
         classifier_left_out: entries of a classifier that only the file, or only the backbone, has.
         native_norm: the input that the weights expect; None where nothing says.
         timm_kwargs: arguments of the backbone that the file's metadata gives.
+        folded_batchnorm: every BatchNorm has mean 0 and variance 1: it was folded into the convolutions.
     """
 
     format: str
@@ -40,6 +41,7 @@ class PretrainedInfo:
     classifier_left_out: tuple[str, ...]
     native_norm: InputNorm | None
     timm_kwargs: dict[str, Any]
+    folded_batchnorm: bool
 
 
 def merge_backbone_args(path: str | Path, name: str, backbone_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def load_pretrained(backbone: nn.Module, path: str | Path, name: str) -> Pretrai
         classifier_left_out=left_out,
         native_norm=_native_norm(form, metadata, backbone),
         timm_kwargs=parse_timm_kwargs(metadata.get("timm_kwargs", "")),
+        folded_batchnorm=_is_folded(entries),
     )
 
 
@@ -183,6 +186,12 @@ def _match(
             "check the backbone's name and the file",
         )
     return {name: mapped[name] for name in fitting if name not in left_out}, tuple(sorted(left_out))
+
+
+def _is_folded(entries: Mapping[str, Tensor]) -> bool:
+    means = [tensor for name, tensor in entries.items() if name.endswith("running_mean")]
+    variances = [tensor for name, tensor in entries.items() if name.endswith("running_var")]
+    return bool(means) and all((m == 0).all() for m in means) and all((v == 1).all() for v in variances)
 
 
 def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def open_inputs(faces: str | Path, splits: str | Path) -> Inputs:
     return Inputs(
         faces=dataset,
         splits={
-            name: SplitFaces(
+            str(name): SplitFaces(
                 rows=part["row"].to_numpy(np.int64),
                 image_id=part["image_id"].to_numpy(object),
                 group=part["group"].to_numpy(object),

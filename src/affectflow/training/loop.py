@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from affectflow.errors import TrainingError, what_got_wanted
-from affectflow.losses import JointLoss
+from affectflow.losses import ClassStatistics, JointLoss
 from affectflow.metrics import accuracy, f1_macro, uar
 from affectflow.models import ExpressionModel
 from affectflow.progress import progress
@@ -43,6 +43,8 @@ class Recipe:
         precision: of forward passes, see :data:`~affectflow.training.inference.PRECISIONS`.
         select: which epoch's weights are kept, see :data:`SELECTIONS`.
         checkpoint_every: steps between checkpoints within an epoch; 0 for the ends of epochs alone.
+        lambda_warmup_epochs: epochs over which λ rises evenly from 0; 0 for none, as in the paper.
+        stop_on_collapse: whether collapsed features end the run.
         seed: of dropout.
     """
 
@@ -54,11 +56,19 @@ class Recipe:
     precision: str
     select: str
     checkpoint_every: int
+    lambda_warmup_epochs: int
+    stop_on_collapse: bool
     seed: int
 
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
         return self.learning_rate * 0.5 ** (epoch // self.halve_every)
+
+    def lambda_share_at(self, epoch: int, batch: int, batches: int) -> float:
+        """Return the share of λ that a step has, from 0 to 1."""
+        if self.lambda_warmup_epochs == 0:
+            return 1.0
+        return min(1.0, (epoch + batch / batches) / self.lambda_warmup_epochs)
 
 
 @dataclass
@@ -114,6 +124,7 @@ class Trainer:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
+        self.lambda_ = loss.lambda_
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.progress = _Progress()
 
@@ -158,6 +169,8 @@ class Trainer:
         desc = f"epoch {state.epoch + 1}/{self.recipe.epochs}"
         losses: list[Tensor] = []
         for images, target in progress(self.train_loader, total=left, desc=desc, unit="batches"):
+            share = self.recipe.lambda_share_at(state.epoch, state.batches_done, len(self.batches))
+            self.loss.lambda_ = share * self.lambda_
             values = self._train_step(images, target)
             losses.append(values["loss"])
             for name, value in values.items():
@@ -201,6 +214,7 @@ class Trainer:
             precision=self.recipe.precision,
         )
         self.loss.eval()
+        self.loss.lambda_ = self.lambda_
         with torch.no_grad():
             value = self.loss(
                 outputs.logits.to(self.device), outputs.features.to(self.device), outputs.target.to(self.device)
@@ -226,6 +240,8 @@ class Trainer:
             )
         state.epoch, state.batches_done, state.sums = state.epoch + 1, 0, {}
         self._save()
+        if row["cluster_state"] == "collapsed" and self.recipe.stop_on_collapse:
+            raise TrainingError(_collapse_line(state.epoch))
         return row
 
     def _start_centers_at_class_means(self) -> None:
@@ -238,8 +254,9 @@ class Trainer:
             device=self.device,
             precision=self.recipe.precision,
         )
-        one_hot = nn.functional.one_hot(outputs.target, self.model.output.out_features).float()
-        means = one_hot.T @ outputs.features / one_hot.sum(dim=0).clamp(min=1)[:, None]
+        statistics = ClassStatistics(self.model.output.out_features, outputs.features.shape[1])
+        statistics.update(outputs.features, outputs.target)
+        means = statistics.means.to(outputs.features.dtype)
         self.loss.set_centers(means.to(self.device))
 
     def _stop_if_not_finite(self, losses: list[Tensor]) -> None:
@@ -290,3 +307,12 @@ class Trainer:
         torch.set_rng_state(saved["random"])
         self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
         return True
+
+
+def _collapse_line(epoch: int) -> str:
+    return what_got_wanted(
+        f"features after epoch {epoch}",
+        got="nearly the same one for every face (collapsed)",
+        wanted="features that tell faces apart",
+        do="try --center-init normal, --feature-norm l2, --lambda-warmup-epochs, or a smaller lambda",
+    )
