@@ -19,12 +19,12 @@ from pipelines.digests import add_digests
 from pipelines.local import run_local, show_result
 
 SYNTHETIC = "synthetic"
-SYNTHETIC_IMAGES = 1500
+SYNTHETIC_IMAGES = 3000
 
-#: Small and quick to train, without weights to bring: 2.5 million parameters less the classifier.
-BACKBONE = "mobilenetv3_small_100"
-IMAGE_SIZE = 96
-EPOCHS = 8
+#: Small, quick to train on two cores, and needs no weights.
+BACKBONE = "resnet10t"
+IMAGE_SIZE = 64
+EPOCHS = 12
 
 #: Of the rarest expression, half trains and a quarter each validates and tests; never more than the paper's 500.
 _PAPER_PER_CLASS = 500
