@@ -5,19 +5,18 @@ the component through KFP's own executor, exactly as a pipeline does.
 """
 
 import argparse
-import difflib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.executor import Executor
 from kfp.dsl.structures import InputSpec, OutputSpec
 
-from affectflow.steps import USER_ERROR
+from affectflow.command_line import OneLineParser
 
 #: How the file of an output that is one file ends, so that double-clicking opens it.
 _FILE_ENDINGS = {
@@ -59,32 +58,13 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
         shutil.rmtree(output_dir / ".parameters", ignore_errors=True)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Refuses bad flags in one line, unknown ones first, and names the flag that was probably meant."""
-
-    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
-        known = self._option_string_actions
-        for word in sys.argv[1:] if args is None else args:
-            flag = word.split("=")[0]
-            if flag.startswith("--") and len(flag) > 2 and flag not in known:
-                close = difflib.get_close_matches(flag, known, n=1)
-                wanted = f"{close[0]} perhaps" if close else "one of its flags"
-                self.error(f"unknown flag: got {flag}, wanted {wanted}")
-        return super().parse_args(args)
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)  # noqa: T201
-        raise SystemExit(USER_ERROR)
-
-
 def _build_parser(component: BaseComponent) -> argparse.ArgumentParser:
     specification, step = component.component_spec, component.python_func.__name__
-    parser = _OneLineParser(
+    parser = OneLineParser(
         prog=f"python -m components.{step}",
         usage=f"python -m components.{step} --FLAG VALUE … --output-dir DIR",
         description=specification.description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     groups = {
         True: parser.add_argument_group("input artifacts (folders that other steps wrote)"),

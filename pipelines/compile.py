@@ -1,16 +1,16 @@
 """Write each pipeline for the KFP UI: ``python -m pipelines.compile`` makes ``dist/<pipeline>.yaml``."""
 
-import argparse
 import os
 from pathlib import Path
 
+from affectflow.command_line import OneLineParser
 from affectflow.progress import say
 from components.images import REGISTRY_VARIABLE, TAG_VARIABLE
 
 
 def main() -> None:
     """Compile all pipelines; the images' registry and tag are read when the components are imported."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("--registry", default="", help="where the images are, e.g. registry.example.com/team")
     parser.add_argument("--tag", default="", help="the images' tag [default: version and digest of a step's code]")
     parser.add_argument("--output-dir", type=Path, default=Path("dist"), help="[default: dist]")

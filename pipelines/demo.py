@@ -4,11 +4,11 @@ It runs the pipeline ``train_one`` with settings that fit a small machine: a sma
 pictures, and as many validation and test faces as the rarest expression allows.
 """
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
 
+from affectflow.command_line import OneLineParser
 from affectflow.data.listing import list_faces
 from affectflow.data.synthetic import class_counts
 from affectflow.errors import AffectflowError, DataError, what_got_wanted
@@ -32,7 +32,7 @@ _PAPER_PER_CLASS = 500
 
 def main() -> int:
     """Run the demo and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m pipelines.demo", description=__doc__)
     parser.add_argument("--source", default=SYNTHETIC, help="folder with your faces [default: drawn ones]")
     parser.add_argument("--layout", default="auto", help="auto, manual, csv or folder [default: auto]")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for all that is made")

@@ -1,12 +1,17 @@
 """Command-line flags of a pipeline's parameters, for those who start it here or on a cluster."""
 
 import argparse
-import difflib
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.structures import InputSpec
+
+from affectflow.command_line import OneLineParser
+
+#: Whose parameter is meant where several groups have the name.
+_MAIN_GROUP = "train_"
 
 _TYPES = {"Integer": int, "Float": float, "String": str}
 
@@ -15,8 +20,8 @@ def add_pipeline_flags(parser: argparse.ArgumentParser, pipelines: Mapping[str, 
     """Let the parser take a pipeline's name, and say how its parameters are listed."""
     parser.add_argument("pipeline", choices=sorted(pipelines), help="which pipeline")
     parser.epilog = (
-        "Parameters are those of the pipeline: add --list-parameters after its name. A group's prefix may be left "
-        "out where no other group has the name: --epochs is --train-epochs."
+        "Parameters are those of the pipeline; --help after its name lists them. A group's prefix may be left out: "
+        "--source is --data-source, and --seed, which several groups have, is --train-seed."
     )
 
 
@@ -24,40 +29,45 @@ def parse_parameters(
     parser: argparse.ArgumentParser, pipelines: Mapping[str, BaseComponent], argv: Sequence[str] | None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return the parser's own flags, and the pipeline's parameters that were given, by their full names."""
-    flags, rest = parser.parse_known_args(argv)
-    inputs = pipelines[flags.pipeline].component_spec.inputs or {}
-    short = _short_names(inputs)
-    own = _OneLineParser(
-        prog=f"{parser.prog} {flags.pipeline}", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False
-    )
-    own.add_argument("--list-parameters", action="help", help="show this list and leave")
-    for name, spec in sorted(inputs.items()):
-        names = [_flag(name), *(_flag(alias) for alias, full in short.items() if full == name)]
-        default = "" if spec.default in ("", None) else f" [default: {spec.default}]"
-        options: dict[str, Any] = {"dest": name, "required": not spec.optional, "default": argparse.SUPPRESS}
-        options["help"] = f"{spec.description}{default}".replace("%", "%%")
-        if spec.type == "Boolean":
-            own.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
-        else:
-            own.add_argument(*names, type=_TYPES[spec.type], metavar=spec.type.upper(), **options)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    named = next((name for name in arguments if name in pipelines), None)
+    if named and {"-h", "--help"} & set(arguments):
+        _parameter_parser(parser.prog, named, pipelines[named]).parse_args(["--help"])
+    flags, rest = parser.parse_known_args(arguments)
+    own = _parameter_parser(parser.prog, flags.pipeline, pipelines[flags.pipeline])
     return flags, vars(own.parse_args(rest))
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        known = [flag for action in self._actions for flag in action.option_strings]
-        unknown = [word for word in message.split() if word.startswith("--") and word not in known]
-        close = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
-        hint = f"; did you mean {close[0]}?" if close else ""
-        self.exit(2, f"error: {message}{hint} (see {self.prog} --list-parameters)\n")
+def _parameter_parser(program: str, name: str, pipeline: BaseComponent) -> OneLineParser:
+    inputs = pipeline.component_spec.inputs or {}
+    short = _short_names(inputs)
+    parser = OneLineParser(
+        prog=f"{program} {name}",
+        usage=f"{program} {name} --PARAMETER VALUE …",
+        description=pipeline.component_spec.description,
+    )
+    for full, spec in sorted(inputs.items()):
+        names = [_flag(full), *(_flag(alias) for alias, meant in short.items() if meant == full)]
+        default = "" if spec.default in ("", None) else f" [default: {spec.default}]"
+        options: dict[str, Any] = {"dest": full, "required": not spec.optional, "default": argparse.SUPPRESS}
+        options["help"] = f"{spec.description}{default}".replace("%", "%%")
+        if spec.type == "Boolean":
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(*names, type=_TYPES[spec.type], metavar=spec.type.upper(), **options)
+    return parser
 
 
 def _short_names(inputs: Mapping[str, InputSpec]) -> dict[str, str]:
-    """Return the names without their group's prefix, where only one parameter has that name."""
+    """Return names without their group's prefix: training's where several groups have one, else the only one."""
     ends: dict[str, list[str]] = {}
     for name in inputs:
         ends.setdefault(name.partition("_")[2], []).append(name)
-    return {end: names[0] for end, names in ends.items() if len(names) == 1}
+    return {
+        end: next((name for name in names if name.startswith(_MAIN_GROUP)), names[0])
+        for end, names in ends.items()
+        if len(names) == 1 or any(name.startswith(_MAIN_GROUP) for name in names)
+    }
 
 
 def _flag(name: str) -> str:

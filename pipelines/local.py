@@ -4,7 +4,6 @@ Each step is a process; finished steps are not run again unless their settings, 
 tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI names another place.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from affectflow.command_line import OneLineParser
 from affectflow.errors import AffectflowError
 from affectflow.progress import say
 from affectflow.steps import USER_ERROR
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline that ``argv`` names and return the exit code: 0, or 2 where the user can mend it."""
     from pipelines.registry import PIPELINES
 
-    parser = argparse.ArgumentParser(prog="python -m pipelines.local", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m pipelines.local", description=__doc__)
     parser.add_argument(
         "--work", type=Path, default=Path("runs"), help="folder for all that is made [default: runs]"
     )
@@ -87,6 +87,9 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
         ) from None
     finally:
         tracking.end_pipeline_run(run_id, succeeded=succeeded)
+    tasks = pipeline.pipeline_spec.root.dag.tasks
+    if unchanged := [name for name in tasks if name not in output.started]:
+        say(f"unchanged since an earlier run, so not run again: {', '.join(unchanged)}")
     return str(finished.output)
 
 

@@ -12,7 +12,6 @@ from typing_extensions import override
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '(?P<task>[^']+)'")
-_SKIPPED = re.compile(r"Task '?(?P<task>[\w-]+)'? cache hit")
 _STEP_BEGINS, _STEP_ENDS = "Streamed logs:", "finished with status"
 #: KFP indents what a step prints by four spaces; the executor prefixes its own lines.
 _STEP_LINE = re.compile(r"^    (?!\[KFP Executor)(?P<text>.*\S.*)$")
@@ -26,11 +25,13 @@ class StepOutput(io.TextIOBase):
         log: file for everything that is printed.
 
     Attributes:
+        started: names of the tasks that were started; the others were done before.
         error_line: the line of the step that failed last, without ``error:``; empty while none has.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.started: list[str] = []
         self.error_line = ""
         self._line = ""
         self._in_step = False
@@ -66,9 +67,8 @@ class StepOutput(io.TextIOBase):
 
     def _show(self, line: str) -> None:
         if started := _STARTED.search(line):
+            self.started.append(started["task"])
             self._print(f"── {started['task']}")
-        elif skipped := _SKIPPED.search(line):
-            self._print(f"── {skipped['task']}: unchanged, done before")
         elif _STEP_BEGINS in line:
             self._in_step = True
         elif _STEP_ENDS in line:

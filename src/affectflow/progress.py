@@ -1,5 +1,6 @@
 """Messages and progress of steps: a bar on a terminal, a plain line now and then in a log."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,9 @@ LINE_EVERY = 15.0
 
 
 def say(message: str) -> None:
-    """Print a line of a step's story to standard output at once."""
-    print(message, flush=True)  # noqa: T201
+    """Print a line of a step's story to standard output at once, as long as someone reads it."""
+    with contextlib.suppress(BrokenPipeError):
+        print(message, flush=True)  # noqa: T201
 
 
 def warn(message: str) -> None:

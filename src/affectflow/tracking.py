@@ -353,7 +353,7 @@ def _readable_errors() -> Iterator[None]:
     """Turn MLflow's exceptions into one line, and quiet what it logs on its way."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.pyfunc"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     from mlflow.exceptions import MlflowException
 
