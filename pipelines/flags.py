@@ -20,8 +20,8 @@ def add_pipeline_flags(parser: argparse.ArgumentParser, pipelines: Mapping[str, 
     """Let the parser take a pipeline's name, and say how its parameters are listed."""
     parser.add_argument("pipeline", choices=sorted(pipelines), help="which pipeline")
     parser.epilog = (
-        "Parameters are those of the pipeline; --help after its name lists them. A group's prefix may be left out: "
-        "--source is --data-source, and --seed, which several groups have, is --train-seed."
+        "Parameters are those of the pipeline; --help after its name lists them. A group's prefix may be left "
+        "out: --source is --data-source, and --seed, which several groups have, is --train-seed."
     )
 
 

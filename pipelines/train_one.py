@@ -17,7 +17,7 @@ Settings = dict[str, Any]
 
 @dsl.pipeline(name="train-one", display_name="Train one model")
 @parameters_of(
-    filled=["compare_runs"],
+    filled=["compare_runs", "compare_metrics_digests"],
     data=ingest_affectnet,
     split=split_dataset,
     train=fine_tune,
@@ -54,6 +54,8 @@ def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settin
     )
     scored.set_display_name("Evaluate")
 
-    compared = compare_runs(runs=[scored.outputs["Output"]], **compare)
+    compared = compare_runs(
+        runs=[scored.outputs["run"]], metrics_digests=[scored.outputs["metrics_digest"]], **compare
+    )
     compared.set_display_name("Compare with the published figures")
-    return scored.outputs["Output"]
+    return scored.outputs["run"]

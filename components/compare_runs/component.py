@@ -14,6 +14,7 @@ def compare_runs(
     summary: Output[Markdown],
     resamples: int = 2000,
     seed: int = 0,
+    metrics_digests: list = [],  # noqa: B006 (KFP reads the default, the step does not change it)
 ):
     """Set models side by side with the published figures, with intervals and paired tests.
 
@@ -26,6 +27,8 @@ def compare_runs(
         runs: Ids of MLflow runs, or output folders of evaluate, in the order in which they are shown.
         resamples: Bootstrap resamples behind each interval of a difference; 100 or more.
         seed: Seed of the bootstrap.
+        metrics_digests: Digests of the runs' metrics, in the same order, checked; they make cached results follow
+            the metrics, which a run's id does not. Set by the pipeline.
 
     Returns:
         comparison: Report, table and figures as files.
@@ -43,4 +46,5 @@ def compare_runs(
         summary=summary.path,
         resamples=resamples,
         seed=seed,
+        metrics_digests=metrics_digests,
     )

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import new_artifact, open_artifact
+from affectflow.artifacts import artifact_digest, new_artifact, open_artifact
+from affectflow.errors import ArtifactError, SettingsError, what_got_wanted
 from affectflow.progress import say
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
@@ -23,6 +24,7 @@ class Settings(StepSettings):
     runs: list[str] = Field(min_length=1)
     resamples: int = Field(ge=100, le=100_000)
     seed: int = Field(ge=0, lt=2**31)
+    metrics_digests: list[str]
 
     @field_validator("runs")
     @classmethod
@@ -35,7 +37,17 @@ class Settings(StepSettings):
 def run(*, comparison: str, report: str, summary: str, **settings: Any) -> None:
     """Compare runs and write the report; see ``component.py`` for what each path holds."""
     chosen = check_settings(Settings, **settings)
-    scored = [read_run(name) for name in chosen.runs]
+    digests = chosen.metrics_digests or [""] * len(chosen.runs)
+    if len(digests) != len(chosen.runs):
+        raise SettingsError(
+            what_got_wanted(
+                "--metrics-digests",
+                got=f"{len(digests)}",
+                wanted=f"{len(chosen.runs)}, one a run",
+                do="leave them out",
+            )
+        )
+    scored = [read_run(name, digest) for name, digest in zip(chosen.runs, digests, strict=True)]
     header: dict[str, Any] = {}
     with new_artifact(comparison, "comparison", header) as folder:
         header |= write_comparison(folder, scored, resamples=chosen.resamples, seed=chosen.seed)
@@ -46,15 +58,17 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> None:
     say(f"compared {len(scored)} run{'s' if len(scored) > 1 else ''}: {Path(comparison) / 'report.html'}")
 
 
-def read_run(name: str) -> ScoredRun:
+def read_run(name: str, metrics_digest: str = "") -> ScoredRun:
     """Return one model as it was scored.
 
     Args:
         name: the id of an MLflow run, or the output folder of ``evaluate`` (or the ``metrics/`` in it).
+        metrics_digest: what its metrics must have; empty to take them as they are.
     """
     folder = Path(name)
     if folder.is_dir():
-        return _read_folders(folder.parent if folder.name == "metrics" else folder, history=None, name=name)
+        evaluation = folder.parent if folder.name == "metrics" else folder
+        return _read_folders(evaluation, None, name, metrics_digest)
     with tempfile.TemporaryDirectory() as temporary:
         downloaded = Path(temporary)
         tags, status = download_artifacts(name, downloaded)
@@ -69,11 +83,21 @@ def read_run(name: str) -> ScoredRun:
                 status=FAILED,
                 run_id=name,
             )
-        return _read_folders(downloaded / "evaluation", history=downloaded / "training" / "history", name=name)
+        history = downloaded / "training" / "history"
+        return _read_folders(downloaded / "evaluation", history, name, metrics_digest)
 
 
-def _read_folders(evaluation: Path, *, history: Path | None, name: str) -> ScoredRun:
+def _read_folders(evaluation: Path, history: Path | None, name: str, metrics_digest: str) -> ScoredRun:
     metrics = open_artifact(evaluation / "metrics", "metrics")
+    if metrics_digest not in ("", artifact_digest(metrics)):
+        raise ArtifactError(
+            what_got_wanted(
+                f"metrics of run {name}",
+                got=f"{artifact_digest(metrics)[:12]}…",
+                wanted=f"{metrics_digest[:12]}…, as evaluate wrote them",
+                do="evaluate the run again, or leave --metrics-digests out",
+            )
+        )
     open_artifact(evaluation / "predictions", "predictions")
     test = pq.read_table(
         evaluation / "predictions" / "predictions.parquet", filters=[("split", "=", "test")]

@@ -1,5 +1,7 @@
 """KFP interface of the step that scores a model."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
@@ -23,7 +25,7 @@ def evaluate(
     precision: str = "float32",
     workers: int = 0,
     seed: int = 0,
-) -> str:
+) -> NamedTuple("Outputs", [("run", str), ("metrics_digest", str)]):  # type: ignore[valid-type]
     """Score a model on the validation and test splits, with intervals.
 
     Accuracy, UAR, macro F1, Cohen's kappa, Krippendorff's alpha, areas under ROC and precision-recall curves,
@@ -52,7 +54,8 @@ def evaluate(
         roc_curve: Of the test split, averaged over expressions, for the KFP UI.
         figures: Confusion matrix, ROC and precision-recall curves, calibration, as one page.
         summary: The test metrics as a table.
-        Output: Id of the model's MLflow run, or the folder of metrics where it is untracked.
+        run: Id of the model's MLflow run, or the folder of metrics where it is untracked.
+        metrics_digest: Digest of the metrics.
     """
     import json
     from pathlib import Path
@@ -81,4 +84,4 @@ def evaluate(
     roc_curve.log_roc_curve(*result.roc_curve)
     for artifact in (scalars, confusion_matrix, roc_curve):
         Path(artifact.path).write_text(json.dumps(artifact.metadata, indent=2))
-    return result.run
+    return (result.run, result.metrics_digest)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from affectflow.artifacts import artifact_digest, new_artifact
+from affectflow.artifacts import artifact_digest, new_artifact, read_header
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
@@ -63,6 +63,7 @@ class Result:
         confusion_matrix: counts, rows = truth.
         roc_curve: false positive rates, true positive rates and thresholds, averaged over the classes.
         run: the MLflow run's id, or the folder of the metrics where the run is untracked.
+        metrics_digest: of the metrics artifact.
     """
 
     scalars: dict[str, float]
@@ -70,6 +71,7 @@ class Result:
     confusion_matrix: list[list[int]]
     roc_curve: tuple[list[float], list[float], list[float]]
     run: str
+    metrics_digest: str
 
 
 def run(
@@ -119,7 +121,7 @@ def run(
 
     for line in _table(scores["test"]):
         say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")
-    return _result(inputs.splits["test"], probability["test"], scores["test"], tracked.run_id or metrics)
+    return _result(inputs.splits["test"], probability["test"], scores["test"], tracked, metrics)
 
 
 def _check_same_splits(model: str, header: dict[str, Any], inputs: Inputs) -> None:
@@ -233,7 +235,9 @@ def _log_evaluation(
         tracked.log_bytes(picture, name=f"{caption.lower().replace(' ', '_')}.png", folder="evaluation")
 
 
-def _result(part: SplitFaces, probability: NDArray[np.float64], score: dict[str, Any], where: str) -> Result:
+def _result(
+    part: SplitFaces, probability: NDArray[np.float64], score: dict[str, Any], tracked: Run, metrics: str
+) -> Result:
     curve = mean_roc_curve(part.target, probability)
     false_rate, true_rate = (list(map(float, rates)) for rates in curve) if curve else ([0.0, 1.0], [0.0, 1.0])
     return Result(
@@ -244,7 +248,8 @@ def _result(part: SplitFaces, probability: NDArray[np.float64], score: dict[str,
         confusion_matrix=score["confusion_matrix"],
         # A mean over classes has no threshold of its own; KFP's chart wants a falling number, not infinity.
         roc_curve=(false_rate, true_rate, [1.0 - rate for rate in false_rate]),
-        run=where,
+        run=tracked.run_id or metrics,
+        metrics_digest=artifact_digest(read_header(metrics, "metrics")),
     )
 
 
