@@ -17,7 +17,7 @@ DEFAULTS = [(name, word or number) for name, word, number in IN_TABLES] + IN_TEX
 
 def test_the_defaults_of_the_page_are_found() -> None:
     named = {name for name, _ in DEFAULTS}
-    assert {"epochs", "crop_scale_min", "select", "keep_batchnorm", "center_init", "reduction", "input_norm"} <= named
+    assert {"epochs", "crop_scale_min", "select", "keep_batchnorm", "center_init", "reduction"} <= named
 
 
 @pytest.mark.parametrize(("name", "default"), DEFAULTS)
