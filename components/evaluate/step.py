@@ -14,6 +14,7 @@ from pydantic import Field
 from affectflow.artifacts import artifact_digest, new_artifact, read_header
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
     METRICS,
@@ -29,7 +30,6 @@ from affectflow.metrics import (
 )
 from affectflow.metrics import figures as draw
 from affectflow.metrics.drawing import png_bytes
-from affectflow.metrics.html import Page
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings

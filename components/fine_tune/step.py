@@ -17,11 +17,11 @@ from affectflow import __version__
 from affectflow.artifacts import artifact_digest, canonical_digest, new_artifact, sha256_file
 from affectflow.data.class_weights import read_class_weights
 from affectflow.errors import SettingsError, WeightsError, what_got_wanted
+from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.losses import JointLoss, build_loss
 from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import learning_curves as learning_curves_figure
-from affectflow.metrics.html import Page
 from affectflow.models import (
     ExpressionModel,
     InputNorm,

@@ -1,7 +1,6 @@
 """Metrics as pure functions ``f(target (N,), probability (N, C))``, with intervals, tests and figures.
 
-Figures and pages are in :mod:`affectflow.metrics.figures` and :mod:`affectflow.metrics.html`, for those who
-draw.
+Figures are in :mod:`affectflow.metrics.figures`, for those who draw.
 """
 
 from affectflow.metrics.bootstrap import (

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from affectflow.html import Cell
 from affectflow.metrics import class_names
 from affectflow.metrics.bootstrap import Interval
 from affectflow.metrics.drawing import png_bytes
@@ -17,7 +18,6 @@ from affectflow.metrics.figures import (
     learning_curves,
     recall_figure,
 )
-from affectflow.metrics.html import Cell
 from affectflow.report.comparison import (
     BaselineComparison,
     Comparison,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from affectflow.html import Page
 from affectflow.metrics import METRICS, class_names
-from affectflow.metrics.html import Page
 from affectflow.report.comparison import BaselineComparison, Comparison, ScoredModel, compare
 from affectflow.report.published import PUBLISHED_METRICS, PUBLISHED_ROWS
 from affectflow.report.runs import ScoredRun

@@ -1,18 +1,18 @@
-"""A self-contained HTML page: headings, text, tables and inline images, all text escaped.
+"""A self-contained HTML page: headings, text, tables, bars and inline images, all text escaped.
 
 No scripts and nothing loaded from elsewhere (the page's own content policy forbids both); it follows the
 reader's light or dark setting.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5f6368; --paper: #ffffff; --card: #f5f6f8;
-  --line: #d9dce1; --good: #0a6b3d; --bad: #b3261e; }
+  --line: #d9dce1; --bar: #3b6fd4; --good: #0a6b3d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --soft: #a5a9b0; --paper: #16181c; --card: #20242a;
-  --line: #3a3f47; --good: #6fd19c; --bad: #ff8a80; } }
+  --line: #3a3f47; --bar: #7aa7ff; --good: #6fd19c; --bad: #ff8a80; } }
 body { margin: 0 auto; max-width: 92rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
@@ -28,7 +28,14 @@ figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .875rem;
 .row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
 img { max-width: min(100%, 62rem); height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; }
+.thumbnails { display: grid; gap: 6px; grid-template-columns: repeat(auto-fill, 6rem); }
+.thumbnails img { width: 6rem; height: 6rem; object-fit: contain; box-sizing: border-box; background: none; }
+svg { display: block; width: 100%; max-width: 48rem; height: auto; } rect { fill: var(--bar); }
+text { fill: var(--ink); font: 14px system-ui, sans-serif; } tspan { fill: var(--soft); }
 """
+
+#: Of a bar chart, in its own units: height of a row, widths of the names, the longest bar and the numbers.
+_ROW, _NAMES, _BARS, _NUMBERS = 30, 110, 460, 190
 
 
 class Cell(str):
@@ -90,7 +97,7 @@ class Page:
         )
 
     def images(self, *images: tuple[bytes, str], side_by_side: bool = False) -> None:
-        """Add PNG images, each ``(bytes, caption)``; the caption is also the alternative text.
+        """Add PNG or JPEG images, each ``(bytes, caption)``; the caption is also the alternative text.
 
         Args:
             images: in reading order.
@@ -98,6 +105,24 @@ class Page:
         """
         figures = "".join(_figure(png, caption) for png, caption in images)
         self._parts.append(f'<div class="row">{figures}</div>' if side_by_side else figures)
+
+    def thumbnails(self, images: Sequence[tuple[bytes, str]]) -> None:
+        """Add small PNG or JPEG images in even rows, each ``(bytes, text)``; the text is shown as a tooltip."""
+        self._parts.append(f'<div class="thumbnails">{"".join(_thumbnail(*image) for image in images)}</div>')
+
+    def bars(self, counts: Mapping[str, int], *, label: str) -> None:
+        """Add a bar chart of counts of 0 or more, with numbers and shares, in the order of ``counts``.
+
+        Args:
+            counts: by name.
+            label: what the chart shows, for those who do not see it.
+        """
+        total, largest = sum(counts.values()), max(counts.values(), default=0)
+        rows = "".join(_bar(place, *item, total, largest) for place, item in enumerate(counts.items()))
+        width, height = _NAMES + _BARS + _NUMBERS, _ROW * len(counts)
+        self._parts.append(
+            f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{rows}</svg>'
+        )
 
     def render(self) -> str:
         """Return the whole document."""
@@ -121,7 +146,26 @@ def _cell(tag: str, text: str, kind: str) -> str:
     return f"<{tag}{attribute}>{lines}</{tag}>"
 
 
-def _figure(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
+def _bar(place: int, name: str, count: int, total: int, largest: int) -> str:
+    top, length = place * _ROW, _BARS * count / (largest or 1)
+    return (
+        f'<text x="{_NAMES - 10}" y="{top + 20}" text-anchor="end">{escape(name)}</text>'
+        f'<rect x="{_NAMES}" y="{top + 5}" width="{length:.1f}" height="{_ROW - 10}" rx="3"/>'
+        f'<text x="{_NAMES + length + 8:.1f}" y="{top + 20}">{count:,} '
+        f"<tspan>({count / (total or 1):.1%})</tspan></text>"
+    )
+
+
+def _figure(image: bytes, caption: str) -> str:
     text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    return f'<figure><img alt="{text}" src="{_data_uri(image)}"><figcaption>{text}</figcaption></figure>'
+
+
+def _thumbnail(image: bytes, text: str) -> str:
+    text = escape(text)
+    return f'<img alt="{text}" title="{text}" src="{_data_uri(image)}">'
+
+
+def _data_uri(image: bytes) -> str:
+    kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
