@@ -25,6 +25,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from affectflow import __version__
 from affectflow.artifacts import sha256_file
+from affectflow.command_line import OneLineParser
 from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
 from affectflow.steps import USER_ERROR
@@ -59,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _name_images(images.parse_known_args(argv)[0])
     from pipelines.registry import PIPELINES
 
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.submit", description=__doc__, allow_abbrev=False, parents=[images]
-    )
+    parser = OneLineParser(prog="python -m pipelines.submit", description=__doc__, parents=[images])
     parser.add_argument(
         "--endpoint", required=True, help="where KFP answers, e.g. https://kfp.example.com/pipeline"
     )
