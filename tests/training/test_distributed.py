@@ -59,6 +59,10 @@ def train(inputs: Inputs, case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, float)}
+
+
 def train_all(faces: Path, splits: Path, results: Path) -> None:
     inputs = open_inputs(faces, splits)
     torch.save({name: train(inputs, case) for name, case in CASES.items()}, results / f"{rank()}.pt")
@@ -80,8 +84,9 @@ def test_two_processes_train_as_one(two_processes: list[dict[str, Any]], inputs:
         for what in ("losses", "loss state", "weights"):
             torch.testing.assert_close(got[what], wanted[what], rtol=tolerance, atol=tolerance)
         for row, wanted_row in zip(got["rows"], wanted["rows"], strict=True):
-            assert row.pop("cluster_state") == wanted_row.pop("cluster_state")
-            assert row == pytest.approx(wanted_row, rel=1e-4, abs=1e-4, nan_ok=True)  # validated in float32
+            assert row["cluster_state"] == wanted_row["cluster_state"]
+            wanted_numbers = numbers(wanted_row)  # validated in float32
+            assert numbers(row) == pytest.approx(wanted_numbers, rel=1e-4, abs=1e-4, nan_ok=True)
 
 
 def test_every_process_ends_with_the_same_bits(two_processes: list[dict[str, Any]]) -> None:
