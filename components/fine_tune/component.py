@@ -46,6 +46,9 @@ def fine_tune(
     crop_scale_min: float = 0.7,
     select: str = "best_uar",
     precision: str = "float32",
+    deterministic: bool = False,
+    compile_model: bool = False,
+    processes: int = 1,
     workers: int = 0,
     seed: int = 0,
     checkpoint_dir: str = "",
@@ -91,7 +94,7 @@ def fine_tune(
         stop_on_collapse: Stop with an error when every face gets nearly the same feature.
         reduction: How a batch is averaged: weighted_mean (over the sum of its weights), mean or sum.
         epochs: Passes over the training split; 1 or more. Not given in the paper.
-        batch_size: Images a step. The paper: 36 pre-trained, 30 from scratch.
+        batch_size: Images a step, over all processes. The paper: 36 pre-trained, 30 from scratch.
         learning_rate: Initial learning rate of SGD. The paper: 0.001 pre-trained, 0.01 from scratch.
         momentum: Momentum of SGD. The paper: 0.9.
         weight_decay: Weight decay of SGD, never on centers. The paper: 0.0005.
@@ -99,6 +102,9 @@ def fine_tune(
         crop_scale_min: Smallest share of a face's area that a random crop keeps; above 0, up to 1.
         select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
+        deterministic: Use deterministic algorithms alone, so that equal runs on one machine are equal to the bit; slower.
+        compile_model: Compile the network with torch.compile: a slow start, then faster steps.
+        processes: Processes that divide each batch, one a GPU; 0 for as many as there are GPUs (1 on a CPU).
         workers: Processes that load images; 0 means one a core, at most 8. The result does not depend on it.
         seed: Seed of the head, the centers, the order of images and their crops.
         checkpoint_dir: Folder for what a stopped run resumes from, in a sub-folder of its own; empty for none.
@@ -155,6 +161,9 @@ def fine_tune(
         crop_scale_min=crop_scale_min,
         select=select,
         precision=precision,
+        deterministic=deterministic,
+        compile_model=compile_model,
+        processes=processes,
         workers=workers,
         seed=seed,
         checkpoint_dir=checkpoint_dir,

@@ -1,6 +1,7 @@
 """Fine-tune a model: settings → inputs → network, loss, loaders → training → model, history, MLflow run."""
 
 import contextlib
+import functools
 import json
 import platform
 from collections.abc import Iterator
@@ -38,7 +39,14 @@ from affectflow.serving import input_example, signature
 from affectflow.steps import StepSettings, check_settings
 from affectflow.tracking import Run, model_run, write_sidecar
 from affectflow.training.checkpoints import CheckpointStore
-from affectflow.training.inference import best_device
+from affectflow.training.determinism import use_deterministic_algorithms
+from affectflow.training.distributed import (
+    count_processes,
+    in_processes,
+    num_processes,
+    rank,
+    training_device,
+)
 from affectflow.training.inputs import Inputs, open_inputs
 from affectflow.training.loading import EpochBatches, TrainingFaces, WholeFaces, loader
 from affectflow.training.loop import Recipe, Row, Trainer
@@ -85,6 +93,9 @@ class Settings(StepSettings):
     crop_scale_min: float = Field(gt=0, le=1)
     select: Literal["best_uar", "best_loss", "last"]
     precision: Literal["float32", "bfloat16", "float16"]
+    deterministic: bool
+    compile_model: bool
+    processes: int = Field(ge=0, le=64)
     workers: int = Field(ge=0, le=128)
     seed: int = Field(ge=0, lt=2**31)
     checkpoint_dir: str
@@ -124,6 +135,7 @@ class Settings(StepSettings):
         aside = {
             "weights",
             "weights_digest",
+            "processes",
             "workers",
             "checkpoint_dir",
             "checkpoint_every",
@@ -146,6 +158,31 @@ def run(
 ) -> None:
     """Train one model and write it; see ``component.py`` for what each path holds."""
     chosen = check_settings(Settings, **settings)
+    paths = {
+        "faces": faces,
+        "splits": splits,
+        "class_weights": class_weights,
+        "model": model,
+        "history": history,
+        "learning_curves": learning_curves,
+        "summary": summary,
+    }
+    count = count_processes(chosen.processes, batch_size=chosen.batch_size)
+    in_processes(count, functools.partial(_train, chosen, **paths))
+
+
+def _train(
+    chosen: Settings,
+    *,
+    faces: str,
+    splits: str,
+    class_weights: str,
+    model: str,
+    history: str,
+    learning_curves: str,
+    summary: str,
+) -> None:
+    """What each process does; rank 0 alone tracks and writes."""
     inputs = open_inputs(faces, splits)
     weights, weights_header = read_class_weights(class_weights)
     digests = {
@@ -157,14 +194,16 @@ def run(
     code = code_digest("fine_tune")
     row_key = canonical_digest({"inputs": digests, "settings": chosen.deciding(), "code": code})
 
-    device = best_device()
+    if chosen.deterministic:
+        use_deterministic_algorithms()
+    device = training_device()
     torch.manual_seed(chosen.seed)
     with _bad_settings():
         network, input_norm, spec = _build_network(chosen)
         loss = _build_loss(chosen, weights)
     say(_describe(chosen, inputs, network, device))
 
-    with model_run(name=_run_name(chosen), row_key=row_key, tags=_tags(chosen, inputs, code)) as tracked:
+    with _tracked(chosen, row_key, _tags(chosen, inputs, code)) as tracked:
         tracked.log_params(chosen.deciding(), prefix="train")
         tracked.log_dataset(
             name="faces",
@@ -175,6 +214,8 @@ def run(
         )
         trainer = _build_trainer(chosen, inputs, network, loss, input_norm, device, row_key, tracked)
         rows = trainer.fit()
+        if rank() > 0:
+            return
         _warn_of_collapse(rows)
 
         header = {
@@ -208,6 +249,13 @@ def run(
         f"kept epoch {trainer.best_row['epoch']:.0f}: validation UAR {trainer.best_row['val_uar']:.3f}, "
         f"accuracy {trainer.best_row['val_accuracy']:.3f} (chance {1 / len(EXPRESSIONS):.3f}); model in {model}"
     )
+
+
+def _tracked(chosen: Settings, row_key: str, tags: dict[str, str]) -> contextlib.AbstractContextManager[Run]:
+    """Return the model's run, or an untracked one where another process has it."""
+    if rank() > 0:
+        return contextlib.nullcontext(Run())
+    return model_run(name=_run_name(chosen), row_key=row_key, tags=tags)
 
 
 @contextlib.contextmanager
@@ -307,7 +355,11 @@ def _build_trainer(
         seed=chosen.seed,
     )
     val_faces = WholeFaces(inputs.faces, val.rows, val.target, image_size=chosen.image_size)
-    batches = EpochBatches(len(train), batch_size=chosen.batch_size, seed=chosen.seed)
+    batches = EpochBatches(
+        len(train), batch_size=chosen.batch_size, seed=chosen.seed, rank=rank(), processes=num_processes()
+    )
+    if chosen.compile_model:
+        network.compile()
 
     def report(row: Row, images_per_second: float) -> None:
         numbers = {name: value for name, value in row.items() if isinstance(value, float)}
@@ -322,7 +374,13 @@ def _build_trainer(
         network.to(device, memory_format=torch.channels_last),
         loss.to(device),
         train_loader=loader(train_faces, workers=chosen.workers, batch_sampler=batches),
-        val_loader=loader(val_faces, workers=chosen.workers, batch_size=_VAL_BATCH_FACTOR * chosen.batch_size),
+        val_loader=loader(
+            val_faces,
+            workers=chosen.workers,
+            sampler=range(rank(), len(val), num_processes()),
+            batch_size=_VAL_BATCH_FACTOR * chosen.batch_size // num_processes(),
+        ),
+        val_size=len(val),
         recipe=Recipe(
             epochs=chosen.epochs,
             learning_rate=chosen.learning_rate,

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as transforms
 
 from affectflow.data.faces import Faces, decode_image
+from affectflow.training.distributed import num_processes
 
 _MAX_WORKERS = 8
 _CROP_RATIOS = (3 / 4, 4 / 3)
@@ -37,18 +38,21 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     Args:
         size: number of samples.
-        batch_size: samples a batch; all of them where there are fewer.
+        batch_size: samples a batch, over all processes; all of them where there are fewer.
         seed: of the order.
+        rank: which process this is; of each batch it gets every ``processes``-th sample, from ``rank`` on.
+        processes: how many divide each batch.
 
     Attributes:
         epoch: which epoch comes, from 0; set before iterating.
         start: batches of it that are done already; set where a stopped run goes on.
     """
 
-    def __init__(self, size: int, *, batch_size: int, seed: int) -> None:
+    def __init__(self, size: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.size = size
         self.batch_size = min(batch_size, size)
         self.seed = seed
+        self.rank, self.processes = rank, processes
         self.epoch = 0
         self.start = 0
 
@@ -59,7 +63,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         for number in range(self.start, len(self)):
             indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in indices]
+            yield [(self.epoch, int(index)) for index in indices[self.rank :: self.processes]]
 
 
 class TrainingFaces(Dataset[Sample]):
@@ -164,13 +168,13 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
 
     Args:
         dataset: of faces.
-        workers: processes that decode; 0 for one a core, at most 8.
-        order: ``batch_sampler`` or ``batch_size``, as torch's DataLoader takes them.
+        workers: processes that decode, over all that train; 0 for one a core, at most 8.
+        order: ``batch_sampler``, or ``batch_size`` and ``sampler``, as torch's DataLoader takes them.
     """
-    processes = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
+    decoding = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
     return DataLoader(
         dataset,
-        num_workers=processes,
+        num_workers=max(1, decoding // num_processes()),
         persistent_workers=True,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),

@@ -17,6 +17,7 @@ from affectflow.models import ExpressionModel
 from affectflow.progress import progress
 from affectflow.training.centers import center_columns, centers_of
 from affectflow.training.checkpoints import CheckpointStore
+from affectflow.training.distributed import broadcast_buffers, gather, join_outputs, parallel, rank
 from affectflow.training.inference import Normalise, autocast, run_model
 from affectflow.training.loading import EpochBatches, Sample
 
@@ -45,7 +46,7 @@ class Recipe:
         checkpoint_every: steps between checkpoints within an epoch; 0 for the ends of epochs alone.
         lambda_warmup_epochs: epochs over which λ rises evenly from 0; 0 for none, as in the paper.
         stop_on_collapse: whether collapsed features end the run.
-        seed: of dropout.
+        seed: of dropout; each further process adds its rank.
     """
 
     epochs: int
@@ -91,7 +92,8 @@ class Trainer:
         model: on ``device`` already.
         loss: on ``device`` already; its centers move after each step.
         train_loader: over :class:`~affectflow.training.loading.EpochBatches`.
-        val_loader: over the validation split, in a fixed order.
+        val_loader: over this process's share of the validation split, in a fixed order.
+        val_size: faces of the whole validation split; rank r of n processes has r, r + n, r + 2n, ….
         recipe: how the weights are moved.
         normalise: turns uint8 batches on the device into the network's input.
         device: where to train.
@@ -106,6 +108,7 @@ class Trainer:
         *,
         train_loader: DataLoader[Sample],
         val_loader: DataLoader[Sample],
+        val_size: int,
         recipe: Recipe,
         normalise: Normalise,
         device: torch.device,
@@ -114,7 +117,8 @@ class Trainer:
     ) -> None:
         assert isinstance(train_loader.batch_sampler, EpochBatches)  # noqa: S101 (our own call)
         self.model, self.loss = model, loss
-        self.train_loader, self.val_loader = train_loader, val_loader
+        self.forward = parallel(model, device)
+        self.train_loader, self.val_loader, self.val_size = train_loader, val_loader, val_size
         self.batches = train_loader.batch_sampler
         self.recipe, self.normalise, self.device = recipe, normalise, device
         self.checkpoints, self.on_epoch = checkpoints, on_epoch
@@ -138,7 +142,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is no longer finite. The last good checkpoint is kept.
         """
-        torch.manual_seed(self.recipe.seed)
+        torch.manual_seed(self.recipe.seed + rank())
         if not self._resume() and self.loss.needs_class_means:
             self._start_centers_at_class_means()
         while self.progress.epoch < self.recipe.epochs:
@@ -190,8 +194,8 @@ class Trainer:
         images = images.to(self.device, non_blocking=True)
         target = target.to(self.device, non_blocking=True)
         with autocast(self.device, self.recipe.precision):
-            logits, features = self.model(self.normalise(images))
-        value = self.loss(logits.float(), features.float(), target)
+            logits, features = self.forward(self.normalise(images))
+        value = self.loss(logits, features, target)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value.total).backward()
         scale = self.scaler.get_scale()
@@ -200,19 +204,21 @@ class Trainer:
         if self.scaler.get_scale() < scale:  # a float16 overflow: the optimiser's step was left out
             self.loss.discard_step()
         else:
-            self.loss.step_centers(features.detach().float(), target, grad_scale=scale)
+            self.loss.step_centers(features.detach(), target, grad_scale=scale)
         return {"loss": value.total.detach(), **value.parts}
 
     def _finish_epoch(self) -> Row:
         """Validate, add the epoch's row to the history, keep its weights if they are the best, and checkpoint."""
         state = self.progress
-        outputs = run_model(
+        broadcast_buffers(self.model)
+        share = run_model(
             self.model,
             self.val_loader,
             normalise=self.normalise,
             device=self.device,
             precision=self.recipe.precision,
         )
+        outputs = join_outputs(share, self.val_size)
         self.loss.eval()
         self.loss.lambda_ = self.lambda_
         with torch.no_grad():
@@ -256,6 +262,7 @@ class Trainer:
         )
         statistics = ClassStatistics(self.model.output.out_features, outputs.features.shape[1])
         statistics.update(outputs.features, outputs.target)
+        statistics.sum_processes()
         means = statistics.means.to(outputs.features.dtype)
         self.loss.set_centers(means.to(self.device))
 
@@ -282,6 +289,11 @@ class Trainer:
         if self.checkpoints is None:
             return
         state = self.progress
+        random = {"cpu": gather(torch.get_rng_state())}
+        if self.device.type == "cuda":
+            random["cuda"] = gather(torch.cuda.get_rng_state(self.device))
+        if rank() > 0:
+            return
         self.checkpoints.save(
             {
                 "progress": vars(state),
@@ -289,7 +301,7 @@ class Trainer:
                 "loss": self.loss.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "random": torch.get_rng_state(),
+                "random": random,
             },
             step=state.epoch * len(self.batches) + state.batches_done,
         )
@@ -304,7 +316,11 @@ class Trainer:
         self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        torch.set_rng_state(saved["random"])
+        random = saved["random"]
+        if rank() < len(random["cpu"]):
+            torch.set_rng_state(random["cpu"][rank()])
+        if self.device.type == "cuda" and rank() < len(random.get("cuda", ())):
+            torch.cuda.set_rng_state(random["cuda"][rank()], self.device)
         self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
         return True
 

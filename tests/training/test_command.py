@@ -1,0 +1,116 @@
+"""The command: killed, it ends as if it had not been; several processes write what one writes; one-line errors."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from affectflow.artifacts import new_artifact
+from affectflow.data.class_weights import class_weights_fields
+from affectflow.labels import EXPRESSIONS
+from affectflow.training.inputs import open_inputs
+
+WRITTEN = ("model/model.safetensors", "model/model.json", "history/history.parquet")
+TINY = {
+    "backbone": "test_resnet",
+    "freeze-stages": 0,
+    "keep-batchnorm": "all",
+    "image-size": 32,
+    "feature-dim": 16,
+    "batch-size": 12,
+    "epochs": 3,
+    "learning-rate": 0.01,
+    "select": "last",
+    "workers": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def command(dataset: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the command up to its output folder."""
+    faces, splits = dataset
+    counts = dict(zip(EXPRESSIONS, open_inputs(faces, splits).splits["train"].counts, strict=True))
+    weights = tmp_path_factory.mktemp("weights") / "class_weights"
+    with new_artifact(weights, "class_weights", class_weights_fields(counts)):
+        pass
+    inputs = ["--faces", str(faces), "--splits", str(splits), "--class-weights", str(weights)]
+    tiny = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "components.fine_tune", *inputs, *tiny, "--deterministic"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("unbroken")
+    subprocess.run([*command, "--output-dir", str(output)], check=True, capture_output=True)
+    return output
+
+
+def kill_after(command: list[str], checkpoints: Path, step: int) -> None:
+    """Start the command and SIGKILL it as soon as a checkpoint of ``step`` or later is there."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not any(int(file.name.split("-")[1]) >= step for file in checkpoints.glob("*/step-*.pt")):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def digests(output: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in WRITTEN}
+
+
+@pytest.mark.slow
+def test_a_command_killed_twice_writes_the_bytes_of_an_unbroken_one(
+    command: list[str], unbroken: Path, tmp_path: Path
+) -> None:
+    checkpoints, output = tmp_path / "checkpoints", tmp_path / "output"
+    flags = ["--checkpoint-dir", str(checkpoints), "--checkpoint-every", "2", "--output-dir", str(output)]
+    for step in (2, 9):  # within the first of three epochs of five steps, and within the second
+        kill_after([*command, *flags], checkpoints, step)
+        assert not (output / "model").exists()
+    subprocess.run([*command, *flags], check=True, capture_output=True)
+    assert digests(output) == digests(unbroken)
+    assert not any(checkpoints.rglob("step-*.pt"))
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(command: list[str], unbroken: Path, tmp_path: Path) -> None:
+    flags = ["--processes", "2", "--output-dir", str(tmp_path)]
+    done = subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
+    assert done.stdout.count("epoch 1/3") == 1
+    got, wanted = (load_file(folder / WRITTEN[0]) for folder in (tmp_path, unbroken))
+    assert got.keys() == wanted.keys()
+    for name, weights in wanted.items():
+        assert (got[name] - weights).abs().max() < 1e-4, name
+    got_header, wanted_header = (json.loads((folder / WRITTEN[1]).read_text()) for folder in (tmp_path, unbroken))
+    assert got_header["settings"] == wanted_header["settings"]
+    got_rows, wanted_rows = (pq.read_table(folder / WRITTEN[2]).to_pylist() for folder in (tmp_path, unbroken))
+    for got_row, wanted_row in zip(got_rows, wanted_rows, strict=True):
+        assert got_row.pop("cluster_state") == wanted_row.pop("cluster_state")
+        assert got_row == pytest.approx(wanted_row, rel=1e-3, abs=1e-4, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_an_error_in_the_processes_is_one_line(command: list[str], tmp_path: Path) -> None:
+    flags = ["--processes", "2", "--learning-rate", "1e30", "--output-dir", str(tmp_path)]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: training loss at step")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_batch_that_processes_cannot_divide_is_one_line(command: list[str], tmp_path: Path) -> None:
+    flags = ["--processes", "5", "--output-dir", str(tmp_path)]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: --batch-size: got 12, wanted a multiple of the 5 processes")
+    assert len(done.stderr.splitlines()) == 1
