@@ -216,7 +216,7 @@ def _train(
         rows = trainer.fit()
         if rank() > 0:
             return
-        _warn_of_collapse(rows)
+        _name_cluster_state(chosen, rows, tracked)
 
         header = {
             **spec,
@@ -424,12 +424,19 @@ def _log_training(tracked: Run, model: str, history: str, curves: bytes) -> None
     tracked.log_model(model, signature=signature(), input_example=input_example())
 
 
-def _warn_of_collapse(rows: list[Row]) -> None:
-    collapsed = [int(row["epoch"]) for row in rows if row["cluster_state"] == "collapsed"]
-    if collapsed:
+def _name_cluster_state(chosen: Settings, rows: list[Row], tracked: Run) -> None:
+    """Say and tag what the cluster term came to where that is not what it is for (see docs/method.md)."""
+    state = rows[-1]["cluster_state"]
+    tracked.set_tags({"cluster_state": state})
+    if state == "collapsed":
         warn(
-            f"the features have collapsed since epoch {collapsed[0]}: every face has nearly the same feature, "
-            "so one class is predicted; try --center-init normal or a smaller lambda"
+            "the features have collapsed: every face has nearly the same one, so one class is predicted; "
+            "try --center-init normal, --feature-norm l2 or a smaller lambda"
+        )
+    elif state == "off" and chosen.loss.startswith("weighted_cluster"):
+        warn(
+            "the weighted-cluster term is off: the centers are so far apart that it pulls next to nothing, as in the "
+            "paper's letter; --feature-norm l2 or --alpha-scale features may mend it"
         )
 
 
