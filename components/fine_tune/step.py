@@ -435,8 +435,8 @@ def _name_cluster_state(chosen: Settings, rows: list[Row], tracked: Run) -> None
         )
     elif state == "off" and chosen.loss.startswith("weighted_cluster"):
         warn(
-            "the weighted-cluster term is off: the centers are so far apart that it pulls next to nothing, as in the "
-            "paper's letter; --feature-norm l2 or --alpha-scale features may mend it"
+            "the weighted-cluster term is off: the centers are so far apart that it pulls next to nothing "
+            "(the paper's letter does that); --feature-norm l2 or --alpha-scale features may mend it"
         )
 
 

@@ -106,11 +106,12 @@ def test_a_killed_run_ends_as_an_unbroken_one(
 
 
 def test_a_resumed_run_does_not_start_over(make_trainer: Make, tmp_path: Path) -> None:
+    """Two epochs of five steps, killed after the eighth; the last checkpoint stands after the seventh."""
     with pytest.raises(Killed):
-        make_trainer(checkpoints=tmp_path, checkpoint_every=2, on_step=kill_at(9)).fit()
+        make_trainer(checkpoints=tmp_path, checkpoint_every=2, on_step=kill_at(8)).fit()
     steps: list[int] = []
     make_trainer(checkpoints=tmp_path, checkpoint_every=2, on_step=steps.append).fit()
-    assert len(steps) == 2  # 2 epochs of 5 steps; the last checkpoint stands after step 8 or the epoch's end
+    assert len(steps) == 3
 
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(make_trainer: Make, tmp_path: Path) -> None:
