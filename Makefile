@@ -19,7 +19,7 @@ demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DI
 
 .PHONY: test
 test: $(VENV)/.with-dev ## Run all tests
-	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.with-dev ## Check style, types and the direction of imports

@@ -27,7 +27,7 @@ def compare_runs(
         runs: Ids of MLflow runs, or output folders of evaluate, in the order in which they are shown.
         resamples: Bootstrap resamples behind each interval of a difference; 100 or more.
         seed: Seed of the bootstrap.
-        metrics_digests: Digests of the runs' metrics, in the same order, checked; they make cached results follow
+        metrics_digests: Digests of the runs' metrics, in the same order; they make cached results follow
             the metrics, which a run's id does not. Set by the pipeline.
 
     Returns:

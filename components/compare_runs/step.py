@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from affectflow.artifacts import artifact_digest, new_artifact, open_artifact
-from affectflow.errors import ArtifactError, SettingsError, what_got_wanted
-from affectflow.progress import say
+from affectflow.errors import SettingsError, what_got_wanted
+from affectflow.progress import say, warn
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
 from affectflow.steps import StepSettings, check_settings
@@ -63,7 +63,7 @@ def read_run(name: str, metrics_digest: str = "") -> ScoredRun:
 
     Args:
         name: the id of an MLflow run, or the output folder of ``evaluate`` (or the ``metrics/`` in it).
-        metrics_digest: what its metrics must have; empty to take them as they are.
+        metrics_digest: what its metrics had when they were written; empty where that is not known.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -90,14 +90,7 @@ def read_run(name: str, metrics_digest: str = "") -> ScoredRun:
 def _read_folders(evaluation: Path, history: Path | None, name: str, metrics_digest: str) -> ScoredRun:
     metrics = open_artifact(evaluation / "metrics", "metrics")
     if metrics_digest not in ("", artifact_digest(metrics)):
-        raise ArtifactError(
-            what_got_wanted(
-                f"metrics of run {name}",
-                got=f"{artifact_digest(metrics)[:12]}…",
-                wanted=f"{metrics_digest[:12]}…, as evaluate wrote them",
-                do="evaluate the run again, or leave --metrics-digests out",
-            )
-        )
+        warn(f"run {name} has been evaluated again with other settings since; its newest metrics are compared")
     open_artifact(evaluation / "predictions", "predictions")
     test = pq.read_table(
         evaluation / "predictions" / "predictions.parquet", filters=[("split", "=", "test")]

@@ -185,7 +185,7 @@ def test_an_unknown_parameter_is_one_line_before_anything_is_asked(server, capsy
     with pytest.raises(SystemExit) as leaving:
         submit.main(["--endpoint", server.url, "train_one", "--data-source", "synthetic", "--epoch", "3"])
     assert leaving.value.code == 2
-    assert "did you mean --epochs?" in one_line(capsys.readouterr().err)
+    assert "wanted --epochs perhaps" in one_line(capsys.readouterr().err)
     assert server.requests == []
 
 

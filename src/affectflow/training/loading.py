@@ -168,14 +168,15 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
 
     Args:
         dataset: of faces.
-        workers: processes that decode, over all that train; 0 for one a core, at most 8.
+        workers: processes that decode; 0 for one a core, at most 8. Where several processes train, each decodes by
+            itself: a worker that is forked beside the threads of a process group can hang.
         order: ``batch_sampler``, or ``batch_size`` and ``sampler``, as torch's DataLoader takes them.
     """
     # Workers live for one pass: those of a second loader that live on would keep the first's from ending.
     decoding = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
     return DataLoader(
         dataset,
-        num_workers=max(1, decoding // num_processes()),
+        num_workers=decoding if num_processes() == 1 else 0,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,
