@@ -186,11 +186,13 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
             active = mlflow.start_run()
         else:
             experiment_id = _experiment_id()
-            mlflow.set_experiment(experiment_id=experiment_id)
             unfinished = _unfinished_run(experiment_id, row_key)
             parent = os.environ.get(PARENT_RUN_ID) or None
             active = mlflow.start_run(
-                run_id=unfinished, run_name=name, parent_run_id=None if unfinished else parent
+                run_id=unfinished,
+                experiment_id=experiment_id,
+                run_name=name,
+                parent_run_id=None if unfinished else parent,
             )
     with active:
         run = MlflowRun(active.info.run_id)
@@ -211,15 +213,13 @@ def step_run(name: str) -> Iterator[Run]:
     with _readable_errors():
         import mlflow
 
-        parent = os.environ.get(PARENT_RUN_ID)
-        if parent and not os.environ.get("MLFLOW_RUN_ID"):
-            active = None
-            run = MlflowRun(parent)
-        else:
-            if not os.environ.get("MLFLOW_RUN_ID"):
-                mlflow.set_experiment(experiment_id=_experiment_id())
-            active = mlflow.start_run(run_name=name)
-            run = MlflowRun(active.info.run_id)
+        plugin, parent = os.environ.get("MLFLOW_RUN_ID"), os.environ.get(PARENT_RUN_ID)
+        active = None
+        if plugin:
+            active = mlflow.start_run()
+        elif not parent:
+            active = mlflow.start_run(experiment_id=_experiment_id(), run_name=name)
+        run = MlflowRun(active.info.run_id if active else str(parent))
     with active or contextlib.nullcontext():
         yield run
 
