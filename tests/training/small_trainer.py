@@ -13,7 +13,8 @@ from affectflow.training.checkpoints import CheckpointStore
 from affectflow.training.distributed import num_processes, rank
 from affectflow.training.inputs import Inputs
 from affectflow.training.loading import EpochBatches, TrainingFaces, WholeFaces, loader
-from affectflow.training.loop import Recipe, Trainer
+from affectflow.training.loop import Trainer
+from affectflow.training.recipe import Recipe
 
 IMAGE_SIZE = 32
 BATCH_SIZE = 12

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import set_start_method
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -30,6 +30,8 @@ from affectflow.steps import USER_ERROR
 from affectflow.training.inference import Outputs, best_device
 
 _LOOPBACK = "127.0.0.1"
+#: The module of the loaders' workers.
+_LOADING = "affectflow.training.loading"
 #: How long a process waits for the others, e.g. while rank 0 writes a checkpoint.
 _TIMEOUT = datetime.timedelta(minutes=30)
 #: Seconds that the others have to end by themselves when one has failed.
@@ -193,8 +195,10 @@ def _work(
         torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
     if sys.platform == "linux":
-        set_start_method("fork", force=True)  # of the loaders' workers, as it is in one process
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # The server of the loaders' workers imports what they need while the network is built.
+    forkserver.set_forkserver_preload([_LOADING])
+    forkserver.ensure_running()
     with contextlib.ExitStack() as stack:
         if rank > 0:
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
