@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -124,14 +125,16 @@ def training_device() -> torch.device:
     return torch.device(device.type, rank()) if device.type == "cuda" else device
 
 
-def parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return what a training step calls: the model, or with several processes its data-parallel wrapper.
+def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) -> nn.Module:
+    """Return what a training step calls: the model, compiled or not, in its data-parallel wrapper or not.
+
+    The model itself stays as it is, and so do the names of its entries.
 
     BatchNorm layers that train take their statistics over all processes on GPUs. On the CPU they cannot: each
     process normalises with its own share of the batch, and rank 0's running statistics are everyone's.
     """
     if num_processes() == 1:
-        return model
+        return _compiled(model) if compiled else model
     shares_batchnorm = False
     model.train()
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
@@ -144,10 +147,14 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
                 "depends on --processes; pass --keep-batchnorm all, or --processes 1, for one that does not"
             )
     return DistributedDataParallel(
-        model,
+        _compiled(model) if compiled else model,
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=shares_batchnorm,
     )
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model))
 
 
 def broadcast_buffers(model: nn.Module) -> None:

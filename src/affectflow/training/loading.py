@@ -171,8 +171,8 @@ def random_crop(
 def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoader[Sample]:
     """Return a loader of ``(images (B, 3, H, W) uint8, target (B,) int64)``.
 
-    Its workers live for one pass. Where several processes train they are forked from a server that holds nothing but
-    the imports, since a process that is forked beside the threads of a process group can hang.
+    Its workers live for one pass. Where several processes train they are forked from a server that holds nothing
+    but the imports, since a process that is forked beside the threads of a process group can hang.
 
     Args:
         dataset: of faces; can be pickled.

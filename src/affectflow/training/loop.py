@@ -59,8 +59,9 @@ class Trainer:
         normalise: turns uint8 batches on the device into the network's input.
         device: where to train.
         checkpoints: where to keep what a stopped run goes on from; None to keep nothing.
-        on_epoch: called with each finished row of the history and the images a second of its training; for the last
-            row of a run that goes on, which may not have been reported, once more and with None.
+        compiled: whether training steps run through torch.compile; validation does not, and all names stay.
+        on_epoch: called with each finished row of the history and the images a second of its training. A run that
+            goes on calls it for its last row once more, with None: the kill may have come before the first call.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class Trainer:
         normalise: Normalise,
         device: torch.device,
         checkpoints: CheckpointStore | None,
+        compiled: bool,
         on_epoch: Callable[[Row, float | None], None],
     ) -> None:
         assert isinstance(train_loader.batch_sampler, EpochBatches)  # noqa: S101 (our own call)
         self.model, self.loss = model, loss
-        self.forward = parallel(model, device)
+        self.forward = parallel(model, device, compiled=compiled)
         self.train_loader, self.val_loader, self.val_size = train_loader, val_loader, val_size
         self.batches = train_loader.batch_sampler
         self.recipe, self.normalise, self.device = recipe, normalise, device
@@ -105,8 +107,8 @@ class Trainer:
             ``val_f1_macro``, and what the centers did.
 
         Raises:
-            TrainingError: the loss or the gradient is no longer finite, or the features collapsed and the recipe stops
-                there. The last good checkpoint is kept.
+            TrainingError: the loss or the gradient is no longer finite, or the features collapsed and the recipe
+                stops there. The last good checkpoint is kept.
             CheckpointError: the checkpoint is of another model, loss or version.
             DataError: centers shall start at class means, and a class has no training face.
         """
@@ -161,7 +163,7 @@ class Trainer:
         return self.progress.epoch * len(self.batches) + self.progress.batches_done
 
     def _train_step(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Take one step as in Algorithm 1: every update is from the features and centers of the same forward pass."""
+        """Take one step of Algorithm 1: all updates are from the features and centers of one forward pass."""
         images = images.to(self.device, non_blocking=True)
         target = target.to(self.device, non_blocking=True)
         with autocast(self.device, self.recipe.precision):

@@ -53,8 +53,8 @@ class StepWatch:
         """Check all steps since the last look.
 
         Raises:
-            TrainingError: a number is not finite. The line has the step, its numbers, those of the step before it, and
-                the likely cause.
+            TrainingError: a number is not finite. The line has the step, its numbers, those of the step before it,
+                and the likely cause.
         """
         if not self._waiting:
             return
