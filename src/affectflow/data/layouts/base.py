@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affectflow.data.quarantine import FaceError, Quarantined, Reason
+from affectflow.data.sources import Source
 from affectflow.errors import DataError
 from affectflow.labels import expression_code
 
@@ -56,17 +57,19 @@ Row = ListedFace | Quarantined
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A way in which a dataset lies on a disk.
+    """A way in which a dataset lies on a disk or in a bucket.
 
     Attributes:
         wanted: what it consists of, for messages.
-        find: returns what of it a folder holds, in words, or ``None`` when it is not this layout.
+        find: returns what of it a source holds, in words, or ``None`` when it is not this layout.
         read: yields a row for every listed face, or raises ``DataError`` where the layout is broken.
+        is_held_out: whether the dataset's makers hold the faces of a ``source_list`` out for evaluation.
     """
 
     wanted: str
-    find: Callable[[Path], str | None]
-    read: Callable[[Path], Iterator[Row]]
+    find: Callable[[Source], str | None]
+    read: Callable[[Source], Iterator[Row]]
+    is_held_out: Callable[[str], bool]
 
 
 def row_digest(text: str) -> bytes:
