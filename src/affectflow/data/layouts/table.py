@@ -104,7 +104,8 @@ def _parse_row(
         return Quarantined(
             printable(path), source_list, number, error.reason, error.detail, row_digest(text), folders
         )
-    valence, arousal, unusable = _optional_cells(cells, columns)
+    # Nothing is asked of the optional cells of faces that are left out.
+    valence, arousal, unusable = _optional_cells(cells, columns) if expression < 8 else (None, None, ())
     return ListedFace(
         source_path=path,
         source_list=source_list,
