@@ -54,6 +54,7 @@ def fine_tune(
     checkpoint_dir: str = "",
     checkpoint_every: int = 0,
     row: int = 0,
+    pretrained: str = "",
     weights_digest: str = "",
 ):
     """Fine-tune a model for the eight expressions with one of the paper's five losses.
@@ -110,6 +111,7 @@ def fine_tune(
         checkpoint_dir: Folder for what a stopped run resumes from, in a sub-folder of its own; empty for none.
         checkpoint_every: Steps between checkpoints within an epoch; 0 for one at the end of each epoch.
         row: Number of this model in the paper's Tables 5 and 6, 1 to 20; 0 for none.
+        pretrained: What the weights were trained on, as tables and run names say it; empty for the file's name.
         weights_digest: SHA-256 of the weights file, checked, so that cached results follow it; set by the launcher.
 
     Returns:
@@ -169,5 +171,6 @@ def fine_tune(
         checkpoint_dir=checkpoint_dir,
         checkpoint_every=checkpoint_every,
         row=row,
+        pretrained=pretrained,
         weights_digest=weights_digest,
     )

@@ -101,6 +101,7 @@ class Settings(StepSettings):
     checkpoint_dir: str
     checkpoint_every: int = Field(ge=0)
     row: int = Field(ge=0, le=20)
+    pretrained: str
     weights_digest: str
 
     @field_validator("backbone_args", mode="before")
@@ -126,9 +127,9 @@ class Settings(StepSettings):
         return _PAPER_FROZEN_STAGES if self.weights else 0
 
     @property
-    def pretrained(self) -> str:
-        """What the weights are called: their file's name, or ``none``."""
-        return Path(self.weights).stem if self.weights else "none"
+    def source(self) -> str:
+        """What the weights are called: by what they were trained on or by their file's name; or ``none``."""
+        return (self.pretrained or Path(self.weights).stem) if self.weights else "none"
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that the result depends on, where files lie and how fast it goes left out."""
@@ -140,6 +141,7 @@ class Settings(StepSettings):
             "checkpoint_dir",
             "checkpoint_every",
             "row",
+            "pretrained",
             "freeze_stages",
         }
         return {**self.model_dump(exclude=aside), "frozen_stages": self.frozen_stages}
@@ -223,7 +225,7 @@ def _train(
             "image_size": chosen.image_size,
             "input_norm": input_norm.to_json(),
             "loss": chosen.loss,
-            "pretrained": chosen.pretrained,
+            "pretrained": chosen.source,
             "row": chosen.row,
             "seed": chosen.seed,
             "settings": chosen.deciding(),
@@ -442,7 +444,7 @@ def _name_cluster_state(chosen: Settings, rows: list[Row], tracked: Run) -> None
 
 def _run_name(chosen: Settings) -> str:
     row = [str(chosen.row)] if chosen.row else []
-    return " · ".join([*row, chosen.backbone, chosen.pretrained, chosen.loss, f"seed {chosen.seed}"])
+    return " · ".join([*row, chosen.backbone, chosen.source, chosen.loss, f"seed {chosen.seed}"])
 
 
 def _tags(chosen: Settings, inputs: Inputs, code: str) -> dict[str, str]:
@@ -450,7 +452,7 @@ def _tags(chosen: Settings, inputs: Inputs, code: str) -> dict[str, str]:
         "affectflow.kind": "model",
         "row": str(chosen.row or ""),
         "backbone": chosen.backbone,
-        "pretrained": chosen.pretrained,
+        "pretrained": chosen.source,
         "loss": chosen.loss,
         "seed": str(chosen.seed),
         "dataset": inputs.splits_digest[:16],
@@ -460,7 +462,7 @@ def _tags(chosen: Settings, inputs: Inputs, code: str) -> dict[str, str]:
 
 def _describe(chosen: Settings, inputs: Inputs, network: ExpressionModel, device: torch.device) -> str:
     trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    start = f"from {chosen.pretrained}" if chosen.weights else "from scratch"
+    start = f"from {chosen.source}" if chosen.weights else "from scratch"
     frozen = f", stages 1 to {chosen.frozen_stages} frozen" if chosen.frozen_stages else ""
     return (
         f"fine-tuning {chosen.backbone} {start}{frozen} with {chosen.loss} on "
