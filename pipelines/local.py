@@ -82,9 +82,12 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
         with output:
             finished = pipeline(**parameters)
         succeeded = True
-    except RuntimeError:  # what KFP raises where a step failed
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.
+    except (RuntimeError, ValueError) as error:
         if output.error_lines:
             raise AffectflowError(_name_failures(output.error_lines)) from None
+        if isinstance(error, ValueError):
+            raise
         raise SystemExit(
             f"error: a step failed through a fault of ours; its traceback is in {output.log}"
         ) from None

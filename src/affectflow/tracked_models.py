@@ -177,8 +177,9 @@ def load_predictor(uri: str) -> Any:
         An object with ``predict``; see :mod:`affectflow.serving`.
 
     Raises:
-        TrackingError: there is no such model.
+        TrackingError: there is no such model, or no server is set.
     """
+    _require_server(f"model {uri!r}")
     with readable_errors():
         import mlflow.pyfunc
 
@@ -207,7 +208,7 @@ def _require_server(what: str) -> None:
                 "MLFLOW_TRACKING_URI",
                 got="nothing",
                 wanted="the server that holds the runs",
-                do=f"set it to read {what}, or pass folders that evaluate wrote",
+                do=f"set it to read {what}, or pass a folder that a step wrote",
             )
         )
 

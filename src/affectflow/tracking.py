@@ -2,8 +2,8 @@
 
 Tracking is on where ``MLFLOW_TRACKING_URI`` is set, and off otherwise: every function then returns a run
 whose methods do nothing. Parameters carry a prefix (``train.learning_rate``), because KFP's MLflow plugin
-logs a step's inputs under their bare names. Every evaluation of a model lies in a folder of its run that is named by
-the digest of its metrics, so that none overwrites another; its address is ``runs:/RUN/evaluation/KEY``.
+logs a step's inputs under their bare names. Every evaluation of a model lies in a folder of its run that is named
+by the digest of its metrics, so that none overwrites another; its address is ``runs:/RUN/evaluation/KEY``.
 :mod:`affectflow.tracked_models` reads all of it back.
 """
 
@@ -341,11 +341,12 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        away = error.error_code != "RESOURCE_DOES_NOT_EXIST"
         raise TrackingError(
             what_got_wanted(
                 f"MLflow at {tracking_uri()}",
                 got=str(error).splitlines()[0][:300],
-                wanted="an answer",
-                do="check MLFLOW_TRACKING_URI and the run's id, or unset it to go on untracked",
+                wanted="an answer" if away else "a run or model that it has",
+                do="check MLFLOW_TRACKING_URI, or unset it to go on untracked" if away else "check the id or name",
             )
         ) from None

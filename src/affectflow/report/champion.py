@@ -55,7 +55,7 @@ def decide(
     chosen = f"{candidate.name} is the best here by validation {metric} ({_val(candidate, metric) or 0:.4f})"
     if champion is None:
         return Decision(True, f"{chosen}. There was no champion before it.")
-    if champion.reference == candidate.reference:
+    if champion.run_id and champion.run_id == candidate.run_id:
         return Decision(False, f"{chosen}. It is the champion already.")
     if champion.test_set_digest != candidate.test_set_digest:
         return Decision(
