@@ -243,7 +243,7 @@ def write_sidecar(folder: Path, run: Run) -> None:
         dump_json(folder / TRACKING_SIDECAR, {"run_id": run.run_id})
 
 
-def start_pipeline_run(*, name: str, artifact_root: Path, params: Mapping[str, Any]) -> str:
+def start_pipeline_run(*, name: str, artifact_root: Path | None, params: Mapping[str, Any]) -> str:
     """Create the database, the experiment and the run of a local pipeline, before any task can race for them.
 
     Returns:
