@@ -285,7 +285,7 @@ def planned_tag(plan_key: str) -> str:
     return f"planned.{plan_key[:_KEY_LENGTH]}"
 
 
-def start_pipeline_run(*, name: str, artifact_root: Path, params: Mapping[str, Any]) -> str:
+def start_pipeline_run(*, name: str, artifact_root: Path | None, params: Mapping[str, Any]) -> str:
     """Create the database, the experiment and the run of a local pipeline, before any task can race for them.
 
     Returns:
