@@ -15,9 +15,8 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError
+from affectflow.errors import USER_ERROR, AffectflowError
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 from pipelines.digests import add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 from pipelines.step_output import StepOutput

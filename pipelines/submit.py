@@ -26,9 +26,8 @@ from kfp.dsl.base_component import BaseComponent
 from affectflow import __version__
 from affectflow.artifacts import sha256_file
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
-from affectflow.steps import USER_ERROR
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 

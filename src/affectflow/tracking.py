@@ -329,6 +329,18 @@ def download_artifacts(run_id: str, destination: Path) -> tuple[dict[str, str], 
         return dict(run.data.tags), str(run.info.status)
 
 
+def count_experiments() -> int:
+    """Return how many experiments the tracking server holds (1,000 at most).
+
+    Raises:
+        TrackingError: it does not answer, or refuses.
+    """
+    with _readable_errors():
+        from mlflow import MlflowClient
+
+        return len(MlflowClient().search_experiments(max_results=1000))
+
+
 def _experiment_id(artifact_root: Path | None = None) -> str:
     from mlflow import MlflowClient
 
