@@ -41,6 +41,18 @@ class ArtifactError(AffectflowError):
     """An artifact is missing, half-written, changed, or of another kind or schema."""
 
 
+class StorageError(AffectflowError):
+    """A folder or an S3 bucket cannot be read or written: forbidden, full, unreachable, or not there."""
+
+
+class StorageMissingError(StorageError):
+    """There is no file of this name in a storage that can be read."""
+
+
+class StorageLimitError(StorageError):
+    """A file is larger than its reader allows."""
+
+
 class WeightsError(AffectflowError):
     """A file of pre-trained weights is unsafe, unreadable, or does not fit the backbone."""
 
