@@ -51,7 +51,7 @@ def container_runner(parameters: Mapping[str, Any]) -> local.DockerRunner:
     return local.DockerRunner(
         network="host",  # the servers of `make stack` listen on loopback
         read_only=True,
-        tmpfs={"/tmp": "exec"},  # noqa: S108 - torch.compile loads what it builds there
+        tmpfs={"/tmp": "exec"},
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         user=f"{user}:{group}",
@@ -90,8 +90,9 @@ def check_images(pipeline: BaseComponent) -> None:
     Raises:
         SettingsError: Docker does not answer, or an image is unknown.
     """
-    import docker
     from docker.errors import APIError, DockerException, ImageNotFound
+
+    import docker
 
     executors = pipeline.pipeline_spec.deployment_spec["executors"]
     names = sorted({executors[name]["container"]["image"] for name in executors})
@@ -144,4 +145,4 @@ def _artifacts_are_there(executor_output: Path) -> bool:
 def _make_for_steps(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:
-        folder.chmod(0o777)  # noqa: S103 - the steps' user is not root and belongs to none of its groups
+        folder.chmod(0o777)

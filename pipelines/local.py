@@ -17,9 +17,8 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 from pipelines import stack
 from pipelines.containers import check_images, check_server, container_runner, missing_outputs, prepare_folders
 from pipelines.digests import add_digests
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -184,7 +183,7 @@ def _show_evaluation(reference: str) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = download_model(reference, Path(temporary))
-        assert model.evaluation  # noqa: S101 (the reference names one)
+        assert model.evaluation
         scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:

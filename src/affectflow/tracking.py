@@ -310,6 +310,18 @@ def end_pipeline_run(run_id: str, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
 
+def count_experiments() -> int:
+    """Return how many experiments the tracking server holds (1,000 at most).
+
+    Raises:
+        TrackingError: it does not answer, or refuses.
+    """
+    with readable_errors():
+        from mlflow import MlflowClient
+
+        return len(MlflowClient().search_experiments(max_results=1000))
+
+
 def _experiment_id(artifact_root: Path | None = None) -> str:
     from mlflow import MlflowClient
 
