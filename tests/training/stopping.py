@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 
-class Killed(Exception):  # noqa: N818 (it is no error)
+class Killed(Exception):
     """Stands for the end of the process at a step."""
 
 
