@@ -113,10 +113,14 @@ def _damage_table(table: pa.Table, chance: random.Random) -> pa.Table:
         case 3:
             return pa.concat_tables([table, table])
         case 4:
-            kind = chance.choice((pa.string(), pa.int64(), pa.float64(), pa.null(), pa.binary(), pa.list_(pa.int8())))
+            kind = chance.choice(
+                (pa.string(), pa.int64(), pa.float64(), pa.null(), pa.binary(), pa.list_(pa.int8()))
+            )
             return table.set_column(place, field.name, pa.nulls(table.num_rows, kind))
         case 5:
-            return table.replace_schema_metadata({b"pandas": chance.choice((b"{", b"{}", b'{"index_columns": 3}', b"\xff"))})
+            return table.replace_schema_metadata(
+                {b"pandas": chance.choice((b"{", b"{}", b'{"index_columns": 3}', b"\xff"))}
+            )
         case _:
             values = column.to_pylist()
             for _ in range(chance.choice((1, 2, len(values)))):
@@ -131,6 +135,8 @@ def _strange_cell(kind: pa.DataType, chance: random.Random) -> Any:
         return chance.choice((None, -1, 0, 1, 8, 100, 2**bits - 1, -(2**bits)))
     if pa.types.is_floating(kind):
         return chance.choice((None, -1.0, 0.0, 2.0, float("nan"), float("inf"), 1e30))
+    if pa.types.is_null(kind) or (pa.types.is_list(kind) and not pa.types.is_floating(kind.value_type)):
+        return None
     if pa.types.is_list(kind):
         return chance.choice((None, [], [0.5], [float("nan")] * 8, [-1.0] * 8, [0.125] * 9, [1e30] * 8))
     text = chance.choice(("", "x", "\0", "x" * 5000, "../x", "<script>", "train", "ü", None))

@@ -52,7 +52,14 @@ def build(root: Path, server: StepServer) -> SmallPipeline:
     pipeline = SmallPipeline(root)
     pipeline.source.mkdir(parents=True)
     write_synthetic_affectnet(pipeline.source, images=120, seed=0)
-    for step in ("ingest_affectnet", "split_dataset", "compute_class_weights", "fine_tune", "evaluate", "compare_runs"):
+    for step in (
+        "ingest_affectnet",
+        "split_dataset",
+        "compute_class_weights",
+        "fine_tune",
+        "evaluate",
+        "compare_runs",
+    ):
         flags = [*pipeline.flags(step), "--output-dir", str(root / step)]
         server.run_well(step, flags, root / f"{step}.log")
     return pipeline

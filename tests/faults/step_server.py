@@ -58,7 +58,9 @@ class StepServer:
         """
         log = Path(options.pop("log", "") or os.devnull)
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({"step": step, "flags": list(flags), "log": str(log), **options}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"step": step, "flags": list(flags), "log": str(log), **options}) + "\n"
+        )
         self._process.stdin.flush()
         return Started(self._read()["pid"], log, self._read)
 
@@ -120,7 +122,7 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     components = {name: getattr(importlib.import_module(f"components.{name}.component"), name) for name in STEPS}
-    for module in ("mlflow", "timm", "torch", "sklearn.metrics", "matplotlib.pyplot", "pandas", "safetensors.torch"):
+    for module in ("timm", "torch", "sklearn.metrics", "matplotlib.pyplot", "pandas", "safetensors.torch"):
         importlib.import_module(module)
     for name in STEPS:
         importlib.import_module(f"components.{name}.step")
