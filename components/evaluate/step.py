@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from affectflow.artifacts import artifact_digest, new_artifact, read_header
+from affectflow.artifacts import artifact_digest, new_artifact, read_header, write_file
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.html import Page
@@ -132,8 +132,8 @@ def run(
     page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
     for caption, picture in pictures.items():
         page.images((picture, caption))
-    Path(figures).write_text(page.render(), encoding="utf-8")
-    Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
+    write_file(figures, page.render())
+    write_file(summary, _markdown(scores["test"], tracked))
     digest = artifact_digest(read_header(metrics, "metrics"))
     if tracked.run_id:
         _log_metrics(tracked, scores, temperature)
