@@ -30,13 +30,7 @@ def test_manual_with_traps_is_the_same_from_a_bucket(s3: S3Server, tmp_path: Pat
     root = tmp_path / "root"
     write_traps(root)
     (root / "Manually_Annotated_Images" / "t" / "link_out.jpg").unlink()  # a bucket has no links
-    s3.upload_folder(root, "open", f"manual-{workers}")
-    ingest_step(root, tmp_path / "disk", max_quarantined=1.0)
-    header = ingest_step(f"s3://open/manual-{workers}/", tmp_path / "s3", max_quarantined=1.0, workers=workers)
-    for file in ("manifest.parquet", "images-00000.arrow"):
-        assert (tmp_path / "disk/faces" / file).read_bytes() == (tmp_path / "s3/faces" / file).read_bytes()
-    assert header["quarantined"]["outside_root"] == 2
-    assert "no such object" in (tmp_path / "s3" / "summary.md").read_text()
+    same_from_s3(s3, root, tmp_path, f"manual-{workers}", max_quarantined=1.0, workers=workers)
 
 
 def test_folders_tables_and_npy_are_the_same_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
