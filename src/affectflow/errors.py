@@ -5,6 +5,11 @@ data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`Aff
 print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
 """
 
+import errno
+
+#: What the system calls a disk, or a user's share of it, that has no room left.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
     """Return the one line of an error.

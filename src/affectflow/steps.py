@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import FULL_DISK, AffectflowError, SettingsError, what_got_wanted
 
 Result = TypeVar("Result")
 SettingsT = TypeVar("SettingsT", bound="StepSettings")
@@ -52,4 +52,16 @@ def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
     except AffectflowError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(USER_ERROR) from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        sys.stdout.flush()
+        line = what_got_wanted(
+            str(error.filename or "the disk that is written to"),
+            got="a full disk",
+            wanted="room to write",
+            do="free some and run again; what was finished is kept where there is a --checkpoint-dir",
+        )
+        print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(USER_ERROR) from None

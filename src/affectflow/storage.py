@@ -7,7 +7,6 @@ shows an object when its upload has ended. S3 is reached through boto3, which ta
 """
 
 import contextlib
-import errno
 import functools
 import io
 import os
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 from typing_extensions import override
 
 from affectflow.errors import (
+    FULL_DISK,
     SettingsError,
     StorageError,
     StorageLimitError,
@@ -47,8 +47,6 @@ PARTS_AT_A_TIME = 4
 
 #: Connections that one process may hold open.
 _CONNECTIONS = 64
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):
@@ -253,7 +251,7 @@ class FolderStorage(Storage):
             return StorageMissingError(
                 what_got_wanted(path, got="no such file", wanted="a file", do="check the path")
             )
-        if error.errno in _FULL_DISK:
+        if error.errno in FULL_DISK:
             return StorageError(
                 what_got_wanted(
                     path,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from face_trees import encoded, line, pixels, put, write_manual
 
 from components.ingest_affectnet import step
@@ -79,3 +80,22 @@ def write_many(root: Path, number: int, *, side: int = 300) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def run_on_small_disk(
+    source: str | Path, out: Path, disk: Path, kilobytes: int, **changes: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run the step with a disk of its own mounted at ``disk``, which only this process sees."""
+    disk.mkdir()
+    out.mkdir(exist_ok=True)
+    (out / "program.py").write_text(PROGRAM)
+    mount = f"mount -t tmpfs -o size={kilobytes}k none '{disk}'"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    command = [sys.executable, str(out / "program.py"), json.dumps(arguments(source, out, **changes))]
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

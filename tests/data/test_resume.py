@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ingest_runs import content, ingest_step, kill_when, start, write_many
+from ingest_runs import content, ingest_step, kill_when, run_on_small_disk, start, write_many
 from s3_server import S3Server
 
 from affectflow.data import cropping, shards
@@ -161,3 +161,23 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_one_line(source: Path, tm
     with pytest.raises(AffectflowError, match="file") as error:
         ingest_step(source, tmp_path / "out", checkpoint_dir=str(tmp_path / "file"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("full", ["output", "checkpoints"])
+def test_a_full_disk_is_one_line_and_what_was_done_is_kept(
+    source: Path, unbroken: dict[str, bytes], tmp_path: Path, full: str
+) -> None:
+    disk = tmp_path / "disk"
+    places = {"checkpoint_dir": str(tmp_path / "kept"), "faces": str(tmp_path / "first" / "faces")}
+    places["faces" if full == "output" else "checkpoint_dir"] = str(disk / "faces")
+    done = run_on_small_disk(source, tmp_path / "first", disk, 400, **places)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (error,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert "full disk" in error
+    if full == "output":
+        assert kept(tmp_path / "kept") >= 3
+        process = start(source, tmp_path / "second", checkpoint_dir=str(tmp_path / "kept"))
+        output, _ = process.communicate(timeout=120)
+        assert "resuming: " in output
+        assert content(tmp_path / "second" / "faces") == unbroken
