@@ -200,3 +200,22 @@ def test_what_is_no_readable_file_has_a_reason_and_does_not_hang(tmp_path: Path)
     assert reason_of(tmp_path, "zero") is Reason.ZERO_BYTE
     assert reason_of(tmp_path, "nothing") is Reason.MISSING
     assert reason_of(tmp_path, "x" * 5000) is Reason.MISSING
+
+
+@pytest.mark.parametrize(("image_format", "side", "is_png"), [
+    ("auto", 60, True), ("auto", 200, False), ("png", 200, True), ("jpeg", 60, False), ("jpeg", 200, False),
+])  # fmt: skip
+def test_faces_are_stored_without_loss_when_asked_or_small(image_format: str, side: int, is_png: bool) -> None:
+    picture = pixels(20, side, side)
+    stored = make_crop(
+        encoded(picture, "PNG"), None, face_size=256, margin=0, jpeg_quality=90, image_format=image_format
+    )
+    assert stored.image.startswith(b"\x89PNG" if is_png else b"\xff\xd8")
+    gap = difference(decode_image(stored.image), picture)
+    assert (gap == 0) == is_png
+    assert gap < 3
+    if image_format == "png":
+        shrunk = make_crop(
+            encoded(picture, "PNG"), None, face_size=100, margin=0, jpeg_quality=90, image_format="png"
+        )
+        assert shrunk.crop_sha256 == pixels_sha256(decode_image(shrunk.image)), "what is stored is what was cut"

@@ -134,7 +134,7 @@ def traps() -> list[Trap]:
         for number, (name, box, reason) in enumerate(boxes)
     ]
     found += [Trap(path, line(path), None, reason) for path, reason in paths]
-    found += [Trap(name, row, encoded(pixels(40)), reason) for name, row, reason in rows]
+    found += [Trap(f"{name}.jpg", row, encoded(pixels(40)), reason) for name, row, reason in rows]
     return found
 
 
