@@ -11,10 +11,9 @@ from pathlib import Path
 from affectflow.command_line import OneLineParser
 from affectflow.data.listing import list_faces
 from affectflow.data.synthetic import class_counts
-from affectflow.errors import AffectflowError, DataError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, DataError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 from pipelines.digests import add_digests
 from pipelines.local import run_local, show_result
 
@@ -69,7 +68,7 @@ def main() -> int:
 
         show_result(run_local(train_one, parameters, work=flags.work, cache=True))
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 

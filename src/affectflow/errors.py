@@ -10,6 +10,9 @@ import errno
 #: What the system calls a disk, or a user's share of it, that has no room left.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
+#: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
+USER_ERROR = 2
+
 
 def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
     """Return the one line of an error.
