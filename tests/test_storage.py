@@ -11,6 +11,7 @@ from s3_server import S3Server, run_faulty_proxy
 from affectflow import storage
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
 from affectflow.storage import Entry, S3Storage, Storage, open_storage
+from pipelines.digests import add_digests
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -186,3 +187,21 @@ def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypat
         place.write("file", b"b" * 50_000)
         with pytest.raises(StorageError, match="replaced"):
             stream.read()
+
+
+def test_the_digest_of_a_source_in_s3_follows_its_objects(s3: S3Server) -> None:
+    place = S3Storage("s3://open/digest")
+    place.write("a", b"one")
+    place.write("sub/b", b"two")
+    S3Storage("s3://open/digest-other").write("c", b"not part of it")
+
+    def digest() -> str:
+        return str(add_digests({"data_source": "s3://open/digest"})["data_source_digest"])
+
+    before = digest()
+    assert digest() == before
+    place.write("a", b"six")
+    changed = digest()
+    assert changed != before
+    place.delete("sub")
+    assert digest() not in (before, changed)

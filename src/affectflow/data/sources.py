@@ -172,8 +172,8 @@ class FolderSource(Source):
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
         trouble = _NO_FILE
         for folder in folders:
-            base = os.path.realpath(os.path.join(self.root, folder))
-            file = os.path.realpath(os.path.join(base, path))
+            base = os.path.realpath(os.path.join(self.root, folder))  # noqa: PTH118
+            file = os.path.realpath(os.path.join(base, path))  # noqa: PTH118 (Path.resolve is five times slower)
             if os.path.commonpath((base, file)) != base:
                 raise FaceError(Reason.OUTSIDE_ROOT, _LEAVES)
             try:
@@ -247,14 +247,14 @@ class S3Source(Source):
 
 def _read_file(file: str) -> bytes:
     # A pipe or a device would block on opening, so look before.
-    status = os.stat(file)
+    status = os.stat(file)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):
         raise FaceError(Reason.UNDECODABLE, "not a regular file")
     if status.st_size == 0:
         raise FaceError(Reason.ZERO_BYTE, "0 bytes")
     if status.st_size > MAX_BYTES:
         raise FaceError(Reason.TOO_MANY_PIXELS, f"a file of {status.st_size:,} bytes")
-    with open(file, "rb") as stream:
+    with open(file, "rb") as stream:  # noqa: PTH123
         return stream.read()
 
 
