@@ -10,6 +10,7 @@ from ingest_runs import content, ingest_step, kill_when, run_on_small_disk, star
 from s3_server import S3Server
 
 from affectflow.data import cropping, shards
+from affectflow.data.layouts.manual import IMAGES
 from affectflow.errors import AffectflowError, DataError
 from affectflow.storage import open_storage
 
@@ -125,6 +126,19 @@ def test_finished_shards_are_not_done_again_and_damaged_ones_are(
     assert content(tmp_path / "third" / "faces") == unbroken
     assert 6 * 16 <= len(cut) < 6 * 64, "six shards, of which each cuts a little ahead"
     assert capsys.readouterr().err.count("done again") == 5  # a lost record is no damage
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_that_no_longer_follow_each_other_are_done_again(tmp_path: Path) -> None:
+    root, kept_at = write_many(tmp_path / "root", FACES), tmp_path / "kept"
+    with pytest.raises(DataError, match="--max-quarantined"):
+        ingest_step(root, tmp_path / "first", checkpoint_dir=str(kept_at), max_quarantined=0.095)
+    (folder,) = kept_at.iterdir()
+    (folder / "shard-00000.json").unlink()
+    (root / IMAGES / "1" / "3.jpg").unlink()  # so that the first shard reaches further than it did
+    ingest_step(root, tmp_path / "resumed", checkpoint_dir=str(kept_at))
+    ingest_step(root, tmp_path / "fresh")
+    assert content(tmp_path / "resumed" / "faces") == content(tmp_path / "fresh" / "faces")
 
 
 @pytest.mark.usefixtures("small_shards")
