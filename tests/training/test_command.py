@@ -178,31 +178,3 @@ def test_no_compiler_is_one_line(command: list[str], tmp_path: Path) -> None:
     flags = {"CXX": str(tmp_path / "no-such-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     line = one_line_of(command, tmp_path / "out", "--compile-model", **flags)
     assert line.startswith("error: --compile-model: got no way to compile here")
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        (["--center-lambda=-1"], "error: --center-lambda: got -1.0, wanted greater than or equal to 0"),
-        (["--precision", "float16"], "error: --precision: got float16 on a CPU, wanted a GPU"),
-        (
-            ["--checkpoint-dir", "ftp://host/folder"],
-            "error: storage: got 'ftp://host/folder', wanted a folder or s3",
-        ),
-        (["--loss", "island"], "error: loss: got 'island', wanted one of softmax"),
-        (["--backbone", "resnet-50"], "error: backbone: got 'resnet-50', wanted se_resnet50"),
-        (
-            ["--feature-norm", "l2", "--center-update", "gradient", "--center-init", "zeros"],
-            "error: center_init: got",
-        ),
-    ],
-)
-def test_a_bad_setting_is_one_line(command: list[str], tmp_path: Path, flags: list[str], line: str) -> None:
-    assert one_line_of(command, tmp_path, *flags).startswith(line)
-
-
-def test_class_weights_of_other_splits_are_refused(command: list[str], tmp_path: Path) -> None:
-    with new_artifact(tmp_path / "other", "class_weights", class_weights_fields(dict.fromkeys(EXPRESSIONS, 9))):
-        pass
-    line = one_line_of(command, tmp_path / "out", "--class-weights", str(tmp_path / "other"))
-    assert line.startswith("error: class weights: got those of [9, 9, 9, 9, 9, 9, 9, 9] training faces")

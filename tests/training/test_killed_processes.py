@@ -84,12 +84,15 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_two_processes_killed_twice_end_as_unbroken_ones(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_processes_killed_twice_end_as_unbroken_ones(
+    dataset: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Two epochs of five steps; a checkpoint after each step."""
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     for folder in (unbroken, killed):
         folder.mkdir()
     in_processes(2, functools.partial(train, dataset, unbroken / "c", unbroken, EVERYTHING, ("never",)))
+    assert "BatchNorm layers that train see each process's share of a batch" in capfd.readouterr().err
     kills = (
         ("step", 1, 2),  # rank 1, before its third step
         ("write", 3),  # rank 0, in the middle of the checkpoint at the end of the epoch
