@@ -5,6 +5,9 @@ data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`Aff
 print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
 """
 
+#: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
+USER_ERROR = 2
+
 
 def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
     """Return the one line of an error.

@@ -538,7 +538,7 @@ class _RangeReader(io.RawIOBase):
 
 def _pause(attempt: int) -> None:
     """Wait a random while that doubles with every attempt, so that many readers do not come back at once."""
-    time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.2 * 2**attempt))  # noqa: S311
+    time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.2 * 2**attempt))
 
 
 @contextlib.contextmanager

@@ -25,9 +25,8 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from affectflow.errors import AffectflowError, SettingsError, TrainingError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, TrainingError, what_got_wanted
 from affectflow.progress import warn
-from affectflow.steps import USER_ERROR
 from affectflow.training.inference import Outputs, best_device
 
 _LOOPBACK = "127.0.0.1"
