@@ -1,7 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
-Each step is a process; finished steps are not run again unless their settings, inputs or code changed. Runs are
-tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI names another place.
+Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
+place.
 """
 
 import os
@@ -16,9 +17,10 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError
+from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
+from pipelines import stack
+from pipelines.containers import check_images, check_server, container_runner, missing_outputs, prepare_folders
 from pipelines.digests import add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 from pipelines.parameters import PARALLEL_VARIABLE
@@ -35,20 +37,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=Path("runs"), help="folder for all that is made [default: runs]"
     )
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever was done before")
+    parser.add_argument("--stack", action="store_true", help="track runs on the servers that make stack started")
+    parser.add_argument(
+        "--stack-dir", type=Path, default=stack.DEFAULT_FOLDER, help="where they are [default: runs/stack]"
+    )
+    parser.add_argument("--containers", action="store_true", help="run each step in its image, with Docker")
     add_pipeline_flags(parser, PIPELINES)
     flags, parameters = parse_parameters(parser, PIPELINES, argv)
     try:
         parameters = add_digests(parameters)
-        result = run_local(PIPELINES[flags.pipeline], parameters, work=flags.work, cache=not flags.no_cache)
+        if flags.stack:
+            os.environ.update(stack.step_environment(flags.stack_dir))
+            stack.check(flags.stack_dir)
+        result = run_local(
+            PIPELINES[flags.pipeline],
+            parameters,
+            work=flags.work,
+            cache=not flags.no_cache,
+            containers=flags.containers,
+        )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 
 
-def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path, cache: bool) -> str:
-    """Run a pipeline with one process a step, and return what it returns: an evaluation's address, or a folder.
+def run_local(
+    pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path, cache: bool, containers: bool = False
+) -> str:
+    """Run a pipeline and return what it returns: an evaluation's address, or a folder.
+
+    Args:
+        pipeline: the compiled pipeline.
+        parameters: its parameters by full name.
+        work: folder for all that is made.
+        cache: whether steps that were done before are not run again.
+        containers: run each step in its image instead of in a process of this environment.
 
     Raises:
         AffectflowError: a step failed at something to mend; the line is the step's own.
@@ -59,10 +84,15 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
 
     work = work.absolute()
     (work / "artifacts").mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}")
+    if containers:
+        check_server()
+        check_images(pipeline)
+        prepare_folders(work / "artifacts", work / "workspace")
+    elif "MLFLOW_TRACKING_URI" not in os.environ:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{work / 'mlflow.db'}"
     run_id = tracking.start_pipeline_run(
         name=f"{pipeline.name} {time.strftime('%Y-%m-%d %H:%M')}",
-        artifact_root=work / "mlflow-artifacts",
+        artifact_root=None if tracking.tracking_uri().startswith("http") else work / "mlflow-artifacts",
         params=parameters,
     )
     os.environ[tracking.PARENT_RUN_ID] = run_id
@@ -70,7 +100,7 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
     for message in (".*custom or non-Python base image.*", ".*have no effect in the current local runner.*"):
         warnings.filterwarnings("ignore", message=message)
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=container_runner(parameters) if containers else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(work / "artifacts"),
         workspace_root=str(work / "workspace"),
         enable_caching=cache,
@@ -81,6 +111,8 @@ def run_local(pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path
     try:
         with output:
             finished = pipeline(**parameters)
+        if containers:
+            _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
     # What KFP raises where a step failed, and where one that runs all the same lacks what that step gives.
     except (RuntimeError, ValueError) as error:
@@ -104,6 +136,21 @@ def _name_failures(output: StepOutput) -> str:
     return output.error_lines[0] + models
 
 
+def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput) -> None:
+    """Refuse a run that KFP holds for finished although a step failed."""
+    if output.error_lines:
+        raise AffectflowError(_name_failures(output.error_lines))
+    if missing := missing_outputs(pipeline, artifacts, output.started):
+        raise AffectflowError(
+            what_got_wanted(
+                f"step {missing[0]}",
+                got="an end without all of its outputs",
+                wanted="all of them",
+                do=f"read {output.log}; if it was killed, give Docker more memory",
+            )
+        )
+
+
 def _step_names(pipeline: BaseComponent) -> list[str]:
     """Return a pipeline's steps, those inside loops included, each once."""
     specification = pipeline.pipeline_spec
@@ -125,7 +172,9 @@ def show_result(result: str) -> None:
         _show_evaluation(result)
     else:
         say(f"\nreport: {result}/report.html")
-    say(f"open MLflow: {sys.executable} -m mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    served = uri.startswith("http")
+    say("open MLflow: " + (uri if served else f"{sys.executable} -m mlflow ui --backend-store-uri {uri}"))
 
 
 def _show_evaluation(reference: str) -> None:
@@ -135,7 +184,7 @@ def _show_evaluation(reference: str) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = download_model(reference, Path(temporary))
-        assert model.evaluation  # noqa: S101 (the reference names one)
+        assert model.evaluation
         scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from affectflow.command_line import OneLineParser
 from affectflow.data.crops import decode_picture
 from affectflow.data.quarantine import FaceError
-from affectflow.errors import AffectflowError, DataError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, DataError, what_got_wanted
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in table(flags.images, predict(flags.model, flags.images)):
             say(line)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 

@@ -202,11 +202,13 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
             active = mlflow.start_run()
         else:
             experiment_id = _experiment_id()
-            mlflow.set_experiment(experiment_id=experiment_id)
             unfinished = _unfinished_run(experiment_id, row_key)
             parent = os.environ.get(PARENT_RUN_ID) or None
             active = mlflow.start_run(
-                run_id=unfinished, run_name=name, parent_run_id=None if unfinished else parent
+                run_id=unfinished,
+                experiment_id=experiment_id,
+                run_name=name,
+                parent_run_id=None if unfinished else parent,
             )
     with active:
         run = MlflowRun(active.info.run_id)
@@ -232,15 +234,13 @@ def step_run(name: str) -> Iterator[Run]:
     with readable_errors():
         import mlflow
 
-        parent = os.environ.get(PARENT_RUN_ID)
-        if parent and not os.environ.get("MLFLOW_RUN_ID"):
-            active = None
-            run = MlflowRun(parent)
-        else:
-            if not os.environ.get("MLFLOW_RUN_ID"):
-                mlflow.set_experiment(experiment_id=_experiment_id())
-            active = mlflow.start_run(run_name=name)
-            run = MlflowRun(active.info.run_id)
+        plugin, parent = os.environ.get("MLFLOW_RUN_ID"), os.environ.get(PARENT_RUN_ID)
+        active = None
+        if plugin:
+            active = mlflow.start_run()
+        elif not parent:
+            active = mlflow.start_run(experiment_id=_experiment_id(), run_name=name)
+        run = MlflowRun(active.info.run_id if active else str(parent))
     with active or contextlib.nullcontext():
         yield run
 
@@ -285,7 +285,7 @@ def planned_tag(plan_key: str) -> str:
     return f"planned.{plan_key[:_KEY_LENGTH]}"
 
 
-def start_pipeline_run(*, name: str, artifact_root: Path, params: Mapping[str, Any]) -> str:
+def start_pipeline_run(*, name: str, artifact_root: Path | None, params: Mapping[str, Any]) -> str:
     """Create the database, the experiment and the run of a local pipeline, before any task can race for them.
 
     Returns:
@@ -308,6 +308,18 @@ def end_pipeline_run(run_id: str, *, succeeded: bool) -> None:
     from mlflow import MlflowClient
 
     MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def count_experiments() -> int:
+    """Return how many experiments the tracking server holds (1,000 at most).
+
+    Raises:
+        TrackingError: it does not answer, or refuses.
+    """
+    with readable_errors():
+        from mlflow import MlflowClient
+
+        return len(MlflowClient().search_experiments(max_results=1000))
 
 
 def _experiment_id(artifact_root: Path | None = None) -> str:
