@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", choices=_IMAGES, action="append", help="which image [default: all]")
     parser.add_argument("--registry", default="", help="where the images will be, e.g. registry.example.com/team")
     parser.add_argument("--tag", default="", help="[default: version and git revision]")
-    parser.add_argument("--base-image", default="", help="another base; Python 3.11 to 3.13 [default: Dockerfile's]")
+    parser.add_argument(
+        "--base-image", default="", help="another base; Python 3.11 to 3.13 [default: Dockerfile's]"
+    )
     parser.add_argument("--torch-index", default="", help="index of torch's CPU builds [default: torch with CUDA]")
     parser.add_argument("--network", default="", help="of the build's commands, e.g. host")
     parser.add_argument("--push", action="store_true", help="push every name to the registry")
@@ -47,7 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = names_of(target, tag)
         name_options = [option for name in names for option in ("--tag", name)]
         say(f"building {names[0]}")
-        command = ["docker", "build", "--file", "docker/Dockerfile", "--target", target, *options, *name_options, "."]
+        command = [
+            "docker",
+            "build",
+            "--file",
+            "docker/Dockerfile",
+            "--target",
+            target,
+            *options,
+            *name_options,
+            ".",
+        ]
         try:
             subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "DOCKER_BUILDKIT": "1"})  # noqa: S603
             for name in names if flags.push else ():
@@ -55,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"error: docker: got {error}, wanted a built image; mend what it says above", file=sys.stderr)  # noqa: T201
             return USER_ERROR
-        say(f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB; also named {', '.join(names[1:]) or 'nothing else'}")
+        say(f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB")
+        for name in names[1:]:
+            say(f"also named {name}")
     return 0
 
 

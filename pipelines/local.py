@@ -1,8 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
 Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
-inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
-place.
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names
+another place.
 """
 
 import os
@@ -154,7 +154,9 @@ def show_result(run_id: str) -> None:
             interval = "" if low is None else f"{low:.4f} to {high:.4f}"
             say(f"{name:<30}{value:>8.4f}   {interval}")
     say(f"\nfigures: {model.artifact_folder}/evaluation, {model.artifact_folder}/training")
-    say(f"open MLflow: {sys.executable} -m mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    command = f"{sys.executable} -m mlflow ui --backend-store-uri {uri}"
+    say(f"MLflow: {uri}" if uri.startswith("http") else f"open MLflow: {command}")
 
 
 if __name__ == "__main__":

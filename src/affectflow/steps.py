@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
+from affectflow.preflight import check_surroundings
 
 Result = TypeVar("Result")
 SettingsT = TypeVar("SettingsT", bound="StepSettings")
@@ -43,11 +44,12 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
-    """Call a step's ``run``; a fault that the user can mend ends it with one line and exit code 2.
+    """Check what lies around a step and call its ``run``; what the user can mend ends it with one line and code 2.
 
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
     try:
+        check_surroundings(arguments)
         return run(**arguments)
     except AffectflowError as error:
         sys.stdout.flush()
