@@ -10,9 +10,8 @@ import sys
 import tempfile
 
 from affectflow import __version__
-from affectflow.errors import AffectflowError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 
 _LIBRARIES = ("kfp", "mlflow", "numpy", "pyarrow")
 
@@ -29,7 +28,7 @@ def main() -> int:
             gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
             say(f"torch {torch.__version__}, GPUs: {', '.join(gpus) or 'none'}")
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 

@@ -14,6 +14,7 @@ TARGETS = MappingProxyType(
         "compute_class_weights": "data",
         "fine_tune": "torch",
         "evaluate": "torch",
+        "plan_models": "data",
         "compare_runs": "data",
     }
 )

@@ -11,10 +11,9 @@ from pathlib import Path
 from affectflow.command_line import OneLineParser
 from affectflow.data.listing import list_faces
 from affectflow.data.synthetic import class_counts
-from affectflow.errors import AffectflowError, DataError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, DataError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 from pipelines.digests import add_digests
 from pipelines.local import run_local, show_result
 
@@ -33,8 +32,12 @@ _PAPER_PER_CLASS = 500
 def main() -> int:
     """Run the demo and return the exit code."""
     parser = OneLineParser(prog="python -m pipelines.demo", description=__doc__)
-    parser.add_argument("--source", default=SYNTHETIC, help="folder with your faces [default: drawn ones]")
-    parser.add_argument("--layout", default="auto", help="auto, manual, csv or folder [default: auto]")
+    parser.add_argument(
+        "--source", default=SYNTHETIC, help="folder or s3://bucket/prefix with your faces [default: drawn ones]"
+    )
+    parser.add_argument(
+        "--layout", default="auto", help="auto, manual, automatic, npy, folder or csv [default: auto]"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for all that is made")
     flags = parser.parse_args()
     try:
@@ -65,7 +68,7 @@ def main() -> int:
 
         show_result(run_local(train_one, parameters, work=flags.work, cache=True))
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -74,7 +77,7 @@ def count_faces(source: str, layout: str) -> dict[str, int]:
     """Return the faces that a source lists, by expression."""
     if source == SYNTHETIC:
         return dict(zip(EXPRESSIONS, class_counts(SYNTHETIC_IMAGES), strict=True))
-    listing = list_faces(Path(source), layout)
+    listing = list_faces(source, layout)
     counts = Counter(face.expression for face in listing.faces)
     return {expression: counts[code] for code, expression in enumerate(EXPRESSIONS)}
 

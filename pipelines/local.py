@@ -7,6 +7,7 @@ another place.
 
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,18 +17,19 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import say
-from affectflow.steps import USER_ERROR
 from pipelines import stack
 from pipelines.containers import check_images, check_server, container_runner, missing_outputs, prepare_folders
 from pipelines.digests import add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
+from pipelines.parameters import PARALLEL_VARIABLE
 from pipelines.step_output import StepOutput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline that ``argv`` names and return the exit code: 0, or 2 where the user can mend it."""
+    os.environ.setdefault(PARALLEL_VARIABLE, "1")
     from pipelines.registry import PIPELINES
 
     parser = OneLineParser(prog="python -m pipelines.local", description=__doc__)
@@ -47,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.stack:
             os.environ.update(stack.step_environment(flags.stack_dir))
             stack.check(flags.stack_dir)
-        model_run = run_local(
+        result = run_local(
             PIPELINES[flags.pipeline],
             parameters,
             work=flags.work,
             cache=not flags.no_cache,
             containers=flags.containers,
         )
-        show_result(model_run)
+        show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_local(
     pipeline: BaseComponent, parameters: dict[str, Any], *, work: Path, cache: bool, containers: bool = False
 ) -> str:
-    """Run a pipeline and return what it returns: the id of its model's MLflow run.
+    """Run a pipeline and return what it returns: an evaluation's address, or a folder.
 
     Args:
         pipeline: the compiled pipeline.
@@ -112,24 +114,31 @@ def run_local(
         if containers:
             _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
-    except RuntimeError:  # what KFP raises where a step failed
-        if output.error_line:
-            raise AffectflowError(output.error_line) from None
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.
+    except (RuntimeError, ValueError) as error:
+        if output.error_lines:
+            raise AffectflowError(_name_failures(output.error_lines)) from None
+        if isinstance(error, ValueError):
+            raise
         raise SystemExit(
             f"error: a step failed through a fault of ours; its traceback is in {output.log}"
         ) from None
     finally:
         tracking.end_pipeline_run(run_id, succeeded=succeeded)
-    tasks = pipeline.pipeline_spec.root.dag.tasks
-    if unchanged := [name for name in tasks if name not in output.started]:
+    if unchanged := [name for name in _step_names(pipeline) if name not in output.started]:
         say(f"unchanged since an earlier run, so not run again: {', '.join(unchanged)}")
     return str(finished.output)
 
 
+def _name_failures(lines: Sequence[str]) -> str:
+    """Return the first failure, which may have caused the others, and how many there were."""
+    return lines[0] + (f" (the first of {len(lines)} failed steps)" if len(lines) > 1 else "")
+
+
 def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput) -> None:
     """Refuse a run that KFP holds for finished although a step failed."""
-    if output.error_line:
-        raise AffectflowError(output.error_line)
+    if output.error_lines:
+        raise AffectflowError(_name_failures(output.error_lines))
     if missing := missing_outputs(pipeline, artifacts, output.started):
         raise AffectflowError(
             what_got_wanted(
@@ -141,22 +150,48 @@ def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput)
         )
 
 
-def show_result(run_id: str) -> None:
-    """Print a model's test metrics, where its figures are, and how to open MLflow on it."""
-    from affectflow.metrics import METRICS
-    from affectflow.tracking import describe_run
+def _step_names(pipeline: BaseComponent) -> list[str]:
+    """Return a pipeline's steps, those inside loops included, each once."""
+    specification = pipeline.pipeline_spec
+    graphs = [specification.root.dag, *(part.dag for part in specification.components.values())]
+    return [name for graph in graphs for name, task in graph.tasks.items() if _is_step(specification, task)]
 
-    model = describe_run(run_id)
+
+def _is_step(specification: Any, task: Any) -> bool:
+    return bool(specification.components[task.component_ref.name].executor_label)
+
+
+def show_result(result: str) -> None:
+    """Print what a pipeline came to, and how to open MLflow on it.
+
+    Args:
+        result: the address of an evaluation, whose test metrics are shown, or the folder of a comparison.
+    """
+    if result.startswith("runs:/"):
+        _show_evaluation(result)
+    else:
+        say(f"\nreport: {result}/report.html")
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    served = uri.startswith("http")
+    say("open MLflow: " + (uri if served else f"{sys.executable} -m mlflow ui --backend-store-uri {uri}"))
+
+
+def _show_evaluation(reference: str) -> None:
+    from affectflow.artifacts import open_artifact
+    from affectflow.metrics import METRICS
+    from affectflow.tracked_models import download_model
+
+    with tempfile.TemporaryDirectory() as temporary:
+        model = download_model(reference, Path(temporary))
+        assert model.evaluation
+        scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:
-        value, low, high = (model.metrics.get(f"test.{name}{end}") for end in ("", ".low", ".high"))
+        value, low, high = (scores[name][key] for key in ("value", "low", "high"))
         if value is not None:
             interval = "" if low is None else f"{low:.4f} to {high:.4f}"
             say(f"{name:<30}{value:>8.4f}   {interval}")
-    say(f"\nfigures: {model.artifact_folder}/evaluation, {model.artifact_folder}/training")
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    command = f"{sys.executable} -m mlflow ui --backend-store-uri {uri}"
-    say(f"MLflow: {uri}" if uri.startswith("http") else f"open MLflow: {command}")
+    say(f"\nfigures: {model.artifacts}/{reference.split('/', 2)[2]}, {model.artifacts}/training")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.structures import InputSpec
 
+#: How many models a pipeline trains at a time; empty for all of them. Read when the pipeline is compiled.
+PARALLEL_VARIABLE = "AFFECTFLOW_PARALLEL_MODELS"
+
 _PYTHON_TYPES = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
 
 

@@ -56,6 +56,7 @@ PODS = MappingProxyType(
         "compute_class_weights": Pod(cpu="500m", memory="2Gi", hours=1),
         "fine_tune": Pod(cpu="2", memory="16Gi", hours=7 * 24, trains=True),
         "evaluate": Pod(cpu="2", memory="16Gi", hours=12, trains=True),
+        "plan_models": Pod(cpu="500m", memory="2Gi", hours=1),
         "compare_runs": Pod(cpu="1", memory="4Gi", hours=2),
     }
 )

@@ -25,14 +25,13 @@ from kfp.dsl.base_component import BaseComponent
 from affectflow import __version__
 from affectflow.artifacts import sha256_file
 from affectflow.command_line import OneLineParser
-from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
-from affectflow.steps import USER_ERROR
 from pipelines.compile_settings import compile_flags, set_compile_settings
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 
-TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105 - the variable's name
+TOKEN_VARIABLE = "KFP_TOKEN"
 CA_VARIABLE = "KFP_SSL_CA_CERT"
 
 RUN_FAILED = 1
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if flags.wait and follow(client, run_id) != "SUCCEEDED":
                 return RUN_FAILED
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -185,7 +184,7 @@ def follow(client: Client, run_id: str) -> str:
     if said != "SUCCEEDED":
         steps = [step for step in getattr(run.run_details, "task_details", None) or [] if step.state == "FAILED"]
         names = ", ".join(str(step.display_name) for step in steps) or "not named by KFP"
-        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)  # noqa: T201
+        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)
     return said
 
 

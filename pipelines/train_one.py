@@ -18,7 +18,7 @@ Settings = dict[str, Any]
 
 @dsl.pipeline(name="train-one", display_name="Train one model")
 @parameters_of(
-    filled=["compare_runs", "compare_metrics_digests"],
+    filled=["evaluate_plan_key", "compare_runs", "compare_plan"],
     data=ingest_affectnet,
     split=split_dataset,
     train=fine_tune,
@@ -31,7 +31,7 @@ def train_one(
 ) -> str:
     """Fine-tune and score one model; with a VGGFace2 weights file the defaults are the paper's model 10.
 
-    Returns the id of the model's MLflow run.
+    Returns the address of the model's evaluation in MLflow.
     """
     ingested = ingest_affectnet(**data)
     ingested.set_display_name("Ingest faces")
@@ -63,9 +63,7 @@ def train_one(
     scored.set_display_name("Evaluate")
     on_cluster(scored, "evaluate", pod)
 
-    compared = compare_runs(
-        runs=[scored.outputs["run"]], metrics_digests=[scored.outputs["metrics_digest"]], **compare
-    )
+    compared = compare_runs(runs=[scored.outputs["evaluation"]], **compare)
     compared.set_display_name("Compare with the published figures")
     on_cluster(compared, "compare_runs", pod)
-    return scored.outputs["run"]
+    return scored.outputs["evaluation"]

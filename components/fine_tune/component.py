@@ -47,6 +47,7 @@ def fine_tune(
     select: str = "best_uar",
     precision: str = "float32",
     deterministic: bool = False,
+    channels_last: bool = True,
     compile_model: bool = False,
     processes: int = 1,
     workers: int = 0,
@@ -54,6 +55,7 @@ def fine_tune(
     checkpoint_dir: str = "",
     checkpoint_every: int = 0,
     row: int = 0,
+    pretrained: str = "",
     weights_digest: str = "",
 ):
     """Fine-tune a model for the eight expressions with one of the paper's five losses.
@@ -103,13 +105,17 @@ def fine_tune(
         select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
         deterministic: Use deterministic algorithms alone, so that equal runs on one machine are equal to the bit; slower.
-        compile_model: Compile the network with torch.compile: a slow start, then faster steps.
+        channels_last: Keep images and weights channels last in memory: the same numbers to rounding, faster on most GPUs.
+        compile_model: Compile the network with torch.compile: a slow start, then faster steps. Needs a C++ compiler.
         processes: Processes that divide each batch, one a GPU; 0 for as many as there are GPUs (1 on a CPU).
-        workers: Processes that load images; 0 means one a core, at most 8. The result does not depend on it.
+        workers: Processes that load images for each process that trains; 0 for its share of the cores, at most 8. The
+            result does not depend on it.
         seed: Seed of the head, the centers, the order of images and their crops.
-        checkpoint_dir: Folder for what a stopped run resumes from, in a sub-folder of its own; empty for none.
+        checkpoint_dir: Folder or s3://bucket/prefix for what a stopped run resumes from, in a sub-folder of its own; empty
+            for none.
         checkpoint_every: Steps between checkpoints within an epoch; 0 for one at the end of each epoch.
         row: Number of this model in the paper's Tables 5 and 6, 1 to 20; 0 for none.
+        pretrained: What the weights were trained on, as tables and run names say it; empty for the file's name.
         weights_digest: SHA-256 of the weights file, checked, so that cached results follow it; set by the launcher.
 
     Returns:
@@ -162,6 +168,7 @@ def fine_tune(
         select=select,
         precision=precision,
         deterministic=deterministic,
+        channels_last=channels_last,
         compile_model=compile_model,
         processes=processes,
         workers=workers,
@@ -169,5 +176,6 @@ def fine_tune(
         checkpoint_dir=checkpoint_dir,
         checkpoint_every=checkpoint_every,
         row=row,
+        pretrained=pretrained,
         weights_digest=weights_digest,
     )

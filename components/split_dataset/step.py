@@ -8,7 +8,7 @@ from pydantic import Field
 from affectflow.artifacts import new_artifact
 from affectflow.data.faces import Faces
 from affectflow.data.figures import markdown_table
-from affectflow.data.splits import SPLITS, write_splits
+from affectflow.data.splits import SPLITS, Policy, write_splits
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
 from affectflow.steps import StepSettings, check_settings
@@ -17,6 +17,7 @@ from affectflow.steps import StepSettings, check_settings
 class Settings(StepSettings):
     """What the step can be told; see ``component.py`` for meanings and defaults."""
 
+    policy: Policy
     val_per_class: Annotated[int, Field(ge=1)]
     test_per_class: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
@@ -31,6 +32,7 @@ def run(*, faces: str, splits: str, summary: str, **settings: Any) -> dict[str, 
         header |= write_splits(
             folder,
             dataset,
+            policy=chosen.policy,
             val_per_class=chosen.val_per_class,
             test_per_class=chosen.test_per_class,
             seed=chosen.seed,
@@ -46,4 +48,8 @@ def _summary(header: dict[str, Any]) -> str:
     counts = header["counts"]
     rows: list[list[object]] = [[name, *(counts[split][name] for split in SPLITS)] for name in EXPRESSIONS]
     rows.append(["total", *(sum(counts[split].values()) for split in SPLITS)])
-    return f"# Splits, seed {header['seed']}\n\n" + markdown_table(("expression", *SPLITS), rows)
+    text = f"# Splits, policy {header['policy']}, seed {header['seed']}\n\n"
+    text += markdown_table(("expression", *SPLITS), rows)
+    if header["left_out"]:
+        text += f"\n{header['left_out']:,} faces with the content of a test face are left out.\n"
+    return text

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from affectflow.steps import USER_ERROR
+from affectflow.errors import USER_ERROR
+from affectflow.progress import report_error, set_verbosity
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -28,5 +29,28 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one line and leave with exit code 2."""
-        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)  # noqa: T201
+        report_error(f"{message}; see {self.prog} --help")
         raise SystemExit(USER_ERROR)
+
+
+def add_message_flags(parser: argparse.ArgumentParser) -> None:
+    """Let the parser take ``--quiet`` and ``--verbose``; they act as soon as they are read."""
+    group = parser.add_argument_group("messages").add_mutually_exclusive_group()
+    group.add_argument("--quiet", action=_SetVerbosity, nargs=0, help="say nothing but warnings and errors")
+    group.add_argument("--verbose", action=_SetVerbosity, nargs=0, help="say more: settings, times, tracebacks")
+
+
+class _SetVerbosity(argparse.Action):
+    """Sets the verbosity and leaves nothing among the parsed flags."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS})
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        set_verbosity(quiet=option_string == "--quiet", verbose=option_string == "--verbose")

@@ -5,6 +5,9 @@ data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`Aff
 print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
 """
 
+#: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
+USER_ERROR = 2
+
 
 def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
     """Return the one line of an error.
@@ -36,6 +39,18 @@ class DataError(AffectflowError):
 
 class ArtifactError(AffectflowError):
     """An artifact is missing, half-written, changed, or of another kind or schema."""
+
+
+class StorageError(AffectflowError):
+    """A folder or an S3 bucket cannot be read or written: forbidden, full, unreachable, or not there."""
+
+
+class StorageMissingError(StorageError):
+    """There is no file of this name in a storage that can be read."""
+
+
+class StorageLimitError(StorageError):
+    """A file is larger than its reader allows."""
 
 
 class WeightsError(AffectflowError):

@@ -10,11 +10,11 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-from affectflow.errors import SettingsError, TrackingError, what_got_wanted
+from affectflow.errors import SettingsError, StorageError, TrackingError, what_got_wanted
 from affectflow.progress import warn
+from affectflow.storage import is_s3, open_storage
 from affectflow.tracking import tracking_uri
 
 Result = TypeVar("Result")
@@ -47,10 +47,10 @@ def check_surroundings(settings: Mapping[str, Any]) -> None:
     """
     _check_tracking()
     for name, value in settings.items():
-        if isinstance(value, str) and value.startswith("s3://"):
-            _check_s3(name, value)
-        elif name in _WRITTEN_FOLDERS and value:
-            _check_writable(name, Path(value))
+        if isinstance(value, str) and value:
+            written = name in _WRITTEN_FOLDERS
+            if written or is_s3(value):
+                _check_storage(name, value, written=written)
     _check_accelerator()
 
 
@@ -167,62 +167,20 @@ def _get(url: str) -> tuple[int, str]:
     return answer.status, answer.data[:2000].decode("utf-8", "replace")
 
 
-def _check_s3(name: str, uri: str) -> None:
-    flag = "--" + name.replace("_", "-")
+def _check_storage(name: str, root: str, *, written: bool) -> None:
+    probe = f".preflight-{uuid.uuid4().hex}"
+    storage = open_storage(root)
     try:
-        with_patience(lambda: _ask_s3(flag, uri), who=f"S3 for {uri}")
-    except AwayError as error:
-        raise SettingsError(
-            what_got_wanted(
-                f"{flag} {uri}",
-                got=str(error),
-                wanted="an S3 server that answers",
-                do="check AWS_ENDPOINT_URL_S3 (ConfigMap affectflow, key s3-endpoint)",
-            )
-        ) from None
-
-
-def _ask_s3(flag: str, uri: str) -> None:
-    import boto3
-    from botocore import exceptions
-    from botocore.config import Config
-
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (Secret affectflow-s3: access-key-id, secret-access-key)"
-    try:
-        config = Config(connect_timeout=_REQUEST_SECONDS, read_timeout=_REQUEST_SECONDS)
-        boto3.client("s3", config=config).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        raise SettingsError(
-            what_got_wanted(f"{flag} {uri}", got="no S3 keys", wanted="keys that may read it", do=f"set {keys}")
-        ) from None
-    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        raise AwayError(f"no answer ({type(error).__name__})") from None
-    except exceptions.ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", "an error"))
-        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500 or code == "SlowDown":
-            raise AwayError(code) from None
-        do = f"check the bucket in {flag}" if code == "NoSuchBucket" else f"check {keys}"
-        raise SettingsError(
-            what_got_wanted(f"{flag} {uri}", got=code, wanted="a bucket that may be read", do=do)
-        ) from None
-
-
-def _check_writable(name: str, folder: Path) -> None:
-    probe = folder / f".{uuid.uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SettingsError(
-            what_got_wanted(
-                f"--{name.replace('_', '-')} {folder}",
-                got=(error.strerror or "an error").lower(),
-                wanted=f"a folder that user {os.getuid()} can write",
-                do="mount the volume for writing and give the user the right, or pass another folder",
-            )
-        ) from None
+        if written:
+            storage.write(f"{probe}/empty", b"")
+            storage.delete(probe)
+        else:
+            storage.exists(probe)
+    except StorageError as error:
+        flag = "--" + name.replace("_", "-")
+        access = f"writable for user {os.getuid()}" if written else "readable"
+        hint = "Secret affectflow-s3, ConfigMap affectflow" if is_s3(root) else f"a volume that is {access}"
+        raise SettingsError(f"{flag}: {error} ({hint})") from None
 
 
 def _check_accelerator() -> None:

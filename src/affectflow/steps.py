@@ -1,18 +1,18 @@
 """What every step does the same way: check its settings; end a user's error as one line and exit code 2."""
 
-import sys
+import time
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affectflow.errors import AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
 from affectflow.preflight import check_surroundings
+from affectflow.progress import detail, report_error
 
 Result = TypeVar("Result")
 SettingsT = TypeVar("SettingsT", bound="StepSettings")
-
-USER_ERROR = 2
 
 
 class StepSettings(BaseModel):
@@ -28,7 +28,7 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
         SettingsError: one line for the first value that does not fit, naming its flag.
     """
     try:
-        return model(**values)
+        chosen = model(**values)
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + "-".join(str(part) for part in first["loc"][:1]).replace("_", "-")
@@ -41,6 +41,8 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
                 do="see --help for what it may be",
             )
         ) from None
+    detail(f"settings: {chosen.model_dump_json()}")
+    return chosen
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
@@ -48,10 +50,13 @@ def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
 
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
+    start = time.monotonic()
     try:
         check_surroundings(arguments)
-        return run(**arguments)
+        result = run(**arguments)
     except AffectflowError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        detail(traceback.format_exc())
+        report_error(str(error))
         raise SystemExit(USER_ERROR) from None
+    detail(f"done in {time.monotonic() - start:.1f} s")
+    return result

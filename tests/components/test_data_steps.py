@@ -18,16 +18,18 @@ from components.split_dataset import step as split_step
 def ingest(out: Path, **changes: Any) -> dict[str, Any]:
     arguments = {
         "source": "synthetic", "layout": "auto", "synthetic_images": 120, "face_size": 64, "margin": 0.1,
-        "jpeg_quality": 92, "max_quarantined": 0.05, "seed": 0, "workers": 1, "source_digest": "",
+        "image_format": "auto", "jpeg_quality": 92, "max_quarantined": 0.05, "conflicting_labels": "keep",
+        "near_duplicate_distance": -1, "seed": 0, "workers": 1, "checkpoint_dir": "", "source_digest": "",
         "faces": str(out / "faces"), "class_distribution": str(out / "class_distribution.html"),
-        "contact_sheet": str(out / "contact_sheet.html"), "summary": str(out / "summary.md"),
+        "contact_sheet": str(out / "contact_sheet.html"), "quarantine_sheet": str(out / "quarantine_sheet.html"),
+        "summary": str(out / "summary.md"),
     }  # fmt: skip
     return ingest_step.run(**arguments | changes)
 
 
 def split(faces: Path, out: Path, **changes: Any) -> dict[str, Any]:
     arguments = {
-        "faces": str(faces), "val_per_class": 3, "test_per_class": 2, "seed": 0,
+        "faces": str(faces), "policy": "paper", "val_per_class": 3, "test_per_class": 2, "seed": 0,
         "splits": str(out / "splits"), "summary": str(out / "splits.md"),
     }  # fmt: skip
     return split_step.run(**arguments | changes)
@@ -84,7 +86,6 @@ def test_splits_of_other_faces_are_refused(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"source": "s3://bucket/faces"}, SettingsError, "not yet supported"),
         ({"source": "nowhere"}, DataError, "nowhere"),
         ({"layout": "manuel"}, SettingsError, "--layout"),
         ({"layout": "csv"}, DataError, r"no \*\.csv"),

@@ -10,9 +10,10 @@ from face_trees import encoded, pixels
 from PIL import Image, ImageOps
 
 from affectflow.data import crops
-from affectflow.data.crops import Crop, decode_image, make_crop, pixels_sha256, read_source
+from affectflow.data.crops import Crop, decode_image, make_crop, pixels_sha256
 from affectflow.data.layouts.base import Box
 from affectflow.data.quarantine import FaceError, Reason
+from affectflow.data.sources import FolderSource
 
 
 def crop(
@@ -163,7 +164,7 @@ def test_a_picture_over_the_limit_is_refused_before_it_is_decoded(monkeypatch: p
 
 def reason_of(root: Path, path: str, folders: tuple[str, ...] = ("",)) -> Reason:
     with pytest.raises(FaceError) as error:
-        read_source(root, folders, path)
+        FolderSource(root).read(folders, path)
     reason: Reason = error.value.reason
     return reason
 
@@ -187,7 +188,7 @@ def test_links_within_the_source_and_a_linked_picture_folder_are_followed(tmp_pa
     (disk / "a.jpg").write_bytes(b"a")
     (disk / "b.jpg").symlink_to("a.jpg")
     (root / "images").symlink_to(disk)
-    assert read_source(root, ("", "images"), "b.jpg") == b"a"
+    assert FolderSource(root).read(("", "images"), "b.jpg") == b"a"
 
 
 def test_what_is_no_readable_file_has_a_reason_and_does_not_hang(tmp_path: Path) -> None:

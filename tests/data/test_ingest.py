@@ -10,8 +10,9 @@ from face_trees import HEADER, encoded, line, pixels, put, write_manual, write_t
 
 from affectflow.artifacts import new_artifact
 from affectflow.data import shards
+from affectflow.data.duplicates import find_groups
 from affectflow.data.faces import Faces, decode_image
-from affectflow.data.ingest import CropSettings, find_groups, ingest
+from affectflow.data.ingest import CropSettings, ingest
 from affectflow.data.layouts.manual import LISTS
 from affectflow.data.listing import list_faces
 from affectflow.data.manifest import MANIFEST_SCHEMA
@@ -92,11 +93,11 @@ def test_images_spread_over_shards_are_read_back_in_any_process(
     root = many(tmp_path / "root", 60)
     whole = run(root, tmp_path / "whole")
     monkeypatch.setattr(shards, "BATCH_ROWS", 7)
-    monkeypatch.setattr(shards.ShardWriter.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
     faces = run(root, tmp_path / "faces")
     assert faces.header["digest"] == whole.header["digest"]
     assert len(list(faces.path.glob("images-*.arrow"))) == 8
-    copy = pickle.loads(pickle.dumps(faces))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(faces))
     for index in range(len(faces)):
         assert bytes(faces.image_bytes(index)) == bytes(whole.image_bytes(index)) == bytes(copy.image_bytes(index))
 

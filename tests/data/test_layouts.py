@@ -9,11 +9,12 @@ from affectflow.data.layouts import LAYOUTS, find_layout
 from affectflow.data.layouts.base import ListedFace, Row
 from affectflow.data.layouts.manual import IMAGES, LISTS
 from affectflow.data.listing import list_faces
+from affectflow.data.sources import open_source
 from affectflow.errors import DataError, SettingsError
 
 
 def read(root: Path, layout: str) -> list[Row]:
-    return list(LAYOUTS[layout].read(root))
+    return list(LAYOUTS[layout].read(open_source(root)))
 
 
 def faces(root: Path, layout: str) -> list[ListedFace]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectflow.data.splits import draw_splits, largest_n
+from affectflow.data.split_policies import draw_splits, largest_n
 from affectflow.errors import DataError
 from affectflow.labels import EXPRESSIONS
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from affectflow.data.crops import decode_image, make_crop, read_source
+from affectflow.data.crops import decode_image, make_crop
 from affectflow.data.layouts.manual import COLUMNS, LISTS
 from affectflow.data.listing import list_faces
+from affectflow.data.sources import FolderSource
 from affectflow.data.synthetic import AFFECTNET_COUNTS, EXPRESSION_SHAPES, class_counts, write_synthetic_affectnet
 from affectflow.data.synthetic_drawing import Head, draw_face
 from affectflow.labels import EXPRESSIONS
@@ -42,7 +43,7 @@ def test_the_tree_is_read_as_affectnets_own_without_a_loss(tmp_path: Path) -> No
     assert (tmp_path / LISTS / "training.csv").read_text().startswith(",".join(COLUMNS))
     assert "/" in (tmp_path / LISTS / "validation.csv").read_text().split(",")[0]
     for face in listing.faces[:40]:
-        data = read_source(tmp_path, face.folders, face.source_path)
+        data = FolderSource(tmp_path).read(face.folders, face.source_path)
         stored = make_crop(data, face.box, face_size=64, margin=0.1, jpeg_quality=92)
         assert decode_image(stored.image).std() > 10
         assert face.box is not None

@@ -160,7 +160,9 @@ def test_checkov_finds_nothing_that_is_not_answered(overlay: str, tmp_path: Path
     file = tmp_path / "all.yaml"
     file.write_text(kustomize(overlay))
     command = [checkov, "--skip-download", "--quiet", "--framework", "kubernetes", "--output", "json", "--file"]
-    done = subprocess.run([*command, str(file)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    done = subprocess.run(
+        [*command, str(file)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""}
+    )
     summary = json.loads(done.stdout)["summary"]
     assert summary["failed"] == 0 and summary["passed"] > 50, done.stdout[:4000]
 

@@ -1,14 +1,11 @@
-"""From one source file to one stored face: decode safely, turn upright, crop, shrink, encode."""
+"""From a source file's bytes to one stored face: decode safely, turn upright, crop, shrink, encode."""
 
 import hashlib
 import io
 import math
-import os
-import stat
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -22,12 +19,12 @@ Pixels = NDArray[np.uint8]
 
 #: Pictures with more pixels are not decoded (Pillow's own limit of 89 million holds as well).
 MAX_PIXELS = 64_000_000
-#: Larger files are not read.
-MAX_BYTES = 256 << 20
 #: A box with a smaller share of its area in the picture counts as outside of it.
 MIN_INSIDE = 0.1
-#: Faces with a smaller side are stored without loss, since JPEG would cost them much and save little.
+#: By itself, faces with a smaller side are stored without loss: JPEG would cost them much and save little.
 LOSSLESS_BELOW = 96
+
+ImageFormat = Literal["auto", "jpeg", "png"]
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _ORIENTATION = 0x0112
@@ -45,6 +42,7 @@ class Crop:
         image: the encoded face, JPEG or PNG.
         width: of the face in pixels.
         height: of the face in pixels.
+        perceptual_hash: 64 bits that change little when the face does; ``None`` where it was not asked for.
     """
 
     sha256: str
@@ -52,54 +50,25 @@ class Crop:
     image: bytes
     width: int
     height: int
+    perceptual_hash: int | None = None
 
 
-def read_source(root: Path, folders: tuple[str, ...], path: str) -> bytes:
-    """Return a listed file's bytes.
-
-    Args:
-        root: the source folder.
-        folders: where in it ``path`` is looked up, in this order. They may be links that the user made to
-            another disk; ``path`` itself may not lead out of them.
-        path: as listed.
-
-    Raises:
-        FaceError: ``outside_root``, ``missing``, ``zero_byte``, ``too_many_pixels`` or ``undecodable``.
-    """
-    trouble = "no such file"
-    for folder in folders:
-        base = os.path.realpath(root / folder)
-        file = os.path.realpath(os.path.join(base, path))  # noqa: PTH118 (Path.resolve is five times slower)
-        if os.path.commonpath((base, file)) != base:
-            raise FaceError(Reason.OUTSIDE_ROOT, "a path or a link that leaves the source folder")
-        try:
-            return _read(file)
-        except OSError as error:
-            trouble = error.strerror or str(error)
-    raise FaceError(Reason.MISSING, trouble)
-
-
-def _read(file: str) -> bytes:
-    # A pipe or a device would block on opening, so look before.
-    status = os.stat(file)  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):
-        raise FaceError(Reason.UNDECODABLE, "not a regular file")
-    if status.st_size == 0:
-        raise FaceError(Reason.ZERO_BYTE, "0 bytes")
-    if status.st_size > MAX_BYTES:
-        raise FaceError(Reason.TOO_MANY_PIXELS, f"a file of {status.st_size:,} bytes")
-    with open(file, "rb") as stream:  # noqa: PTH123
-        return stream.read()
-
-
-def make_crop(data: bytes, box: Box | None, *, face_size: int, margin: float, jpeg_quality: int) -> Crop:
+def make_crop(
+    data: bytes,
+    box: Box | None,
+    *,
+    face_size: int,
+    margin: float,
+    jpeg_quality: int,
+    image_format: ImageFormat = "auto",
+    with_perceptual_hash: bool = False,
+) -> Crop:
     """Return the stored form of the face in ``box``.
 
     The crop is square: the box's longer side plus ``margin`` of it on every side, around the box's centre.
     Without a box the whole picture is the face, squared by its longer side, without margin. What lies outside
-    the picture repeats its edge. The crop is shrunk to ``face_size`` (bicubic, antialiased), never enlarged; a
-    face that needs no shrinking keeps its pixels. Faces below :data:`LOSSLESS_BELOW` pixels become PNG, the
-    others JPEG.
+    the picture repeats its edge. The crop is shrunk to ``face_size`` (antialiased), never enlarged; a
+    face that needs no shrinking keeps its pixels.
 
     Args:
         data: the source file's bytes.
@@ -107,6 +76,9 @@ def make_crop(data: bytes, box: Box | None, *, face_size: int, margin: float, jp
         face_size: longest side of the result in pixels.
         margin: share of the box's longer side, 0 or more.
         jpeg_quality: 1 to 100.
+        image_format: ``"png"`` stores without loss, ``"jpeg"`` with ``jpeg_quality``; ``"auto"`` stores faces
+            below :data:`LOSSLESS_BELOW` pixels as PNG and the others as JPEG.
+        with_perceptual_hash: whether to hash the face's looks, to find near duplicates.
 
     Raises:
         FaceError: ``truncated``, ``undecodable``, ``too_many_pixels`` or ``box_outside``.
@@ -123,10 +95,35 @@ def make_crop(data: bytes, box: Box | None, *, face_size: int, margin: float, jp
     return Crop(
         sha256=hashlib.sha256(data).hexdigest(),
         crop_sha256=pixels_sha256(face),
-        image=_encode(face, jpeg_quality),
+        image=_encode(face, jpeg_quality, image_format),
         width=face.shape[1],
         height=face.shape[0],
+        perceptual_hash=perceptual_hash(face) if with_perceptual_hash else None,
     )
+
+
+def salvage(data: bytes, size: int) -> bytes | None:
+    """Return a small JPEG of what can be seen of a picture, damaged or not; ``None`` where that is nothing.
+
+    Args:
+        data: the source file's bytes.
+        size: longest side of the result in pixels.
+    """
+    try:
+        return make_crop(data, None, face_size=size, margin=0, jpeg_quality=80, image_format="jpeg").image
+    except FaceError as error:
+        if error.reason is Reason.TOO_MANY_PIXELS:
+            return None
+    try:
+        if _open(data).format != "JPEG":
+            return None
+        pixels: Pixels = simplejpeg.decode_jpeg(data, strict=False)
+    except (FaceError, ValueError):
+        return None
+    height, width = pixels.shape[:2]
+    left, top, side = _square(None, width, height, 0)
+    face = cut_square(pixels, left, top, side, size=(width, height), face_size=size)
+    return _encode(face, 80, "jpeg")
 
 
 def decode_image(image: bytes | memoryview) -> Pixels:
@@ -138,11 +135,35 @@ def decode_image(image: bytes | memoryview) -> Pixels:
         return np.asarray(picture.convert("RGB"))
 
 
+def decode_picture(data: bytes) -> Pixels:
+    """Return a picture from elsewhere as upright RGB, shape (H, W, 3) uint8.
+
+    Raises:
+        FaceError: ``truncated``, ``undecodable`` or ``too_many_pixels``.
+    """
+    with _open(data) as picture:
+        return _upright(_decode(data, picture, shrink=1), _orientation(picture))
+
+
+def squared(pixels: Pixels) -> Pixels:
+    """Return a whole picture squared by its longer side, edges repeated, as faces without a box are stored."""
+    height, width = pixels.shape[:2]
+    left, top, side = _square(None, width, height, 0.0)
+    return cut_square(pixels, left, top, side, size=(width, height), face_size=int(side))
+
+
 def pixels_sha256(pixels: Pixels) -> str:
     """Return the SHA-256 of an image's shape and pixels."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+def perceptual_hash(pixels: Pixels) -> int:
+    """Return 64 bits that stand for an image's low frequencies (pHash): near duplicates differ in few of them."""
+    import imagehash  # late: it brings SciPy's transforms, which few runs need
+
+    return int.from_bytes(np.packbits(imagehash.phash(Image.fromarray(pixels)).hash).tobytes(), "big")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -296,18 +317,22 @@ def cut_square(
 
 
 def _resize(pixels: Pixels, x0: float, y0: float, x1: float, y1: float, width: int, height: int) -> Pixels:
-    """Resize the region [x0, x1) × [y0, y1), which may begin and end between pixels."""
+    """Resize the region [x0, x1) × [y0, y1), which may begin and end between pixels.
+
+    With a triangle filter, antialiased: a third faster than a bicubic one, and no further from a bicubic reduction
+    of the whole picture (``benchmarks/ingest.py`` measures both).
+    """
     col, row = int(x0), int(y0)
     region = pixels[row : math.ceil(y1), col : math.ceil(x1)]
     if region.shape[:2] == (height, width) and (x0, y0) == (col, row):
         return region
     picture = Image.fromarray(np.ascontiguousarray(region))
     box = (x0 - col, y0 - row, min(x1 - col, region.shape[1]), min(y1 - row, region.shape[0]))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
-def _encode(face: Pixels, jpeg_quality: int) -> bytes:
-    if min(face.shape[:2]) >= LOSSLESS_BELOW:
+def _encode(face: Pixels, jpeg_quality: int, image_format: ImageFormat) -> bytes:
+    if image_format == "jpeg" or (image_format == "auto" and min(face.shape[:2]) >= LOSSLESS_BELOW):
         encoded: bytes = simplejpeg.encode_jpeg(face, quality=jpeg_quality)
         return encoded
     grey = (face == face[:, :, :1]).all()

@@ -37,6 +37,26 @@ def contact_sheet_html(
     return page.render()
 
 
+def quarantine_html(reasons: Mapping[str, Sequence[tuple[bytes | None, str]]], counts: Mapping[str, int]) -> str:
+    """Return a page with what was set aside, by reason: what can be seen of it, and where it is listed.
+
+    Args:
+        reasons: by reason, for some of its faces, the picture (JPEG or PNG; ``None`` where there is none to see)
+            and what it is.
+        counts: by reason, all of its faces.
+    """
+    page = Page("Quarantine")
+    if not counts:
+        page.paragraph("Nothing was set aside.")
+    for reason, shown in reasons.items():
+        page.heading(f"{reason}: {counts[reason]:,}")
+        pictures = [(picture, text) for picture, text in shown if picture is not None]
+        if pictures:
+            page.thumbnails(pictures)
+        page.table(("picture", "list, row and detail"), [text.split("\n", 1) for _, text in shown], text_columns=2)
+    return page.render()
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table; numbers are grouped by thousands and bars in text are escaped."""
     lines = [header, ["---"] * len(header), *rows]

@@ -1,44 +1,48 @@
 """Fill a ``faces`` artifact from a listing: crop every face, store it, and say what was left out.
 
-Order and bytes of what is written do not depend on the number of processes.
+Order and bytes of what is written depend on the source and the settings alone: not on the number of processes, nor
+on whether the run was broken off and resumed.
 """
 
 import hashlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affectflow.data.crops import Crop, make_crop, read_source
+from affectflow.data.cropping import CropSettings, cut_faces
+from affectflow.data.crops import Crop
+from affectflow.data.duplicates import conflicting, find_groups, find_looks
+from affectflow.data.layouts import LAYOUTS
 from affectflow.data.layouts.base import ListedFace, printable
 from affectflow.data.listing import Listing
-from affectflow.data.manifest import MANIFEST_FILE, MANIFEST_SCHEMA, QUARANTINE_FILE, QUARANTINE_SCHEMA
-from affectflow.data.quarantine import FaceError, Quarantined
-from affectflow.data.shards import ShardWriter
+from affectflow.data.manifest import (
+    MANIFEST_FILE,
+    MANIFEST_SCHEMA,
+    OUTCOME_SCHEMA,
+    QUARANTINE_FILE,
+    QUARANTINE_SCHEMA,
+)
+from affectflow.data.quarantine import FaceError, Quarantined, Reason
+from affectflow.data.resume import ShardCheckpoints
+from affectflow.data.shards import ShardWriter, shard_name
 from affectflow.errors import DataError, what_got_wanted
 from affectflow.labels import EXCLUDED_EXPRESSIONS, EXPRESSIONS
+from affectflow.progress import say
 
-#: Goes through results and shows how far they are.
-Progress = Callable[[Iterable[Crop | FaceError]], Iterable[Crop | FaceError]]
+__all__ = ["CropSettings", "ingest"]
 
-_CHUNK = 32
-_CHUNKS_AHEAD = 4  # of every process; more would only fill memory
+Results = Iterator[Crop | FaceError]
 
+#: Goes through results, of which there are so many, and shows how far they are.
+Progress = Callable[[Results, int], Iterable[Crop | FaceError]]
 
-@dataclass(frozen=True)
-class CropSettings:
-    """How faces are cut and stored; see ``make_crop``."""
-
-    face_size: int
-    margin: float
-    jpeg_quality: int
+ConflictPolicy = Literal["keep", "drop"]
 
 
 def ingest(
@@ -48,148 +52,263 @@ def ingest(
     *,
     max_quarantined: float,
     workers: int,
+    conflicting_labels: ConflictPolicy = "keep",
+    near_duplicate_distance: int = -1,
+    checkpoints: ShardCheckpoints | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the manifest, the image shards and the quarantine of a ``faces`` artifact.
 
-    Faces share a ``group`` when their crops have the same pixels or their source files the same bytes. So all
-    faces of one picture share a group, though they are different persons: a picture must not stand in
-    training and in test.
+    Faces share a ``group`` when their crops have the same pixels or their source files the same bytes, and, where
+    near duplicates are looked for, when they look alike. So all faces of one picture share a group, though they
+    are different persons: a picture must not stand in training and in test.
 
     Args:
         listing: what to read.
         out: the folder to fill.
         settings: how faces are cut and stored.
-        max_quarantined: share of the faces that may be quarantined, in [0, 1]; rows of other codes and
-            repeated rows count for neither side.
+        max_quarantined: share of the faces that may be quarantined, in [0, 1]; rows of other codes, repeated rows
+            and dropped conflicts count for neither side.
         workers: number of processes; 1 works in this one.
-        progress: shows progress; goes through the results, one for each listed face.
+        conflicting_labels: faces of the same pixels with several labels are kept, or dropped into the quarantine.
+        near_duplicate_distance: bits in which the perceptual hashes of near duplicates may differ, of 64; -1 to
+            look for exact duplicates alone. ``settings`` must ask for the hashes.
+        checkpoints: finished shards of an earlier run are taken from there, and those of this run kept there.
+        progress: shows progress.
 
     Returns:
         the fields of the artifact's header.
 
     Raises:
         DataError: no face is left, or more than ``max_quarantined`` would be lost.
+        StorageError: the source or the checkpoints cannot be reached any longer.
     """
-    quarantined = list(listing.quarantined)
-    columns: dict[str, list[Any]] = {name: [] for name in MANIFEST_SCHEMA.names if name != "group"}
-    with ShardWriter(out) as shards, closing(_crops(listing, settings, workers)) as crops:
-        results: Iterable[Crop | FaceError] = crops
-        if progress is not None:
-            results = progress(crops)
-        for face, result in zip(listing.faces, results, strict=True):
-            if isinstance(result, FaceError):
-                quarantined.append(_quarantine(face, result))
-            else:
-                _append(columns, face, result, shards)
-    # The lists keep the order in which they were read.
-    lists = {name: place for place, name in enumerate(dict.fromkeys(_list_names(listing)))}
-    quarantined.sort(key=lambda row: (lists[row.source_list], row.source_row))
-    _check_losses(len(columns["image_id"]), quarantined, max_quarantined)
+    losses = _Losses(listing, max_quarantined)
+    shards = list(_write_shards(listing, out, settings, workers, losses, checkpoints, progress))
+    outcomes = pa.concat_tables(shards) if shards else OUTCOME_SCHEMA.empty_table()
+    losses.check_all()
 
-    groups = find_groups(columns["sha256"], columns["crop_sha256"])
-    manifest = pa.table({**columns, "group": groups}).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
+    manifest = _manifest(listing, outcomes, _places(shards), near_duplicate_distance)
+    conflicts = conflicting(manifest["crop_sha256"].to_numpy(), manifest["expression"].to_numpy())
+    num_conflicts = len(set(manifest.filter(conflicts)["crop_sha256"].to_pylist()))
+    if conflicting_labels == "drop":
+        losses.rows += _dropped(manifest, conflicts)
+        manifest = manifest.filter(~conflicts)
+        losses.check_any_left(manifest.num_rows)
     pq.write_table(manifest, out / MANIFEST_FILE, compression="zstd")
+    quarantined = losses.in_order()
     _write_quarantine(quarantined, out)
-    return _header(listing, settings, manifest, quarantined)
+    return {
+        **_counts(listing, manifest, quarantined),
+        "conflicting_labels": num_conflicts,
+        "layout": listing.layout,
+        "held_out_lists": _held_out_lists(listing),
+        "settings": {
+            "face_size": settings.face_size,
+            "margin": settings.margin,
+            "jpeg_quality": settings.jpeg_quality,
+            "image_format": settings.image_format,
+            "conflicting_labels": conflicting_labels,
+            "near_duplicate_distance": near_duplicate_distance,
+        },
+        "digest": content_digest(manifest),
+    }
 
 
-def find_groups(sha256: Sequence[str], crop_sha256: Sequence[str]) -> list[str]:
-    """Return a group for every face: faces that share a source or a crop, directly or by others, share it.
+class _Losses:
+    """Counts what is quarantined, and stops a run as soon as it is more than may be lost."""
 
-    The group is named after its smallest ``crop_sha256`` (16 digits), whatever the order of rows.
-    """
-    parent: dict[str, str] = {}
+    def __init__(self, listing: Listing, limit: float) -> None:
+        self.rows = list(listing.quarantined)
+        self._listed = len(listing)
+        self._limit = limit
+        self._lists = {name: place for place, name in enumerate(dict.fromkeys(_list_names(listing)))}
+        self._check()
 
-    def find(name: str) -> str:
-        root = name
-        while parent.setdefault(root, root) != root:
-            root = parent[root]
-        while parent[name] != root:
-            parent[name], name = root, parent[name]
-        return root
+    def add(self, face: ListedFace, reason: str, detail: str) -> None:
+        """Add a face that was listed and cannot be used."""
+        self.rows.append(
+            Quarantined(
+                printable(face.source_path),
+                face.source_list,
+                face.source_row,
+                Reason(reason),
+                printable(detail),
+                face.digest,
+                face.folders,
+            )
+        )
+        self._check()
 
-    for source, crop in zip(sha256, crop_sha256, strict=True):
-        one, other = find(f"source {source}"), find(f"crop {crop}")
-        # "crop …" sorts before "source …", so the smallest crop becomes the root.
-        parent[max(one, other)] = min(one, other)
-    return [find(f"crop {crop}").removeprefix("crop ")[:16] for crop in crop_sha256]
+    def in_order(self) -> list[Quarantined]:
+        """Return the quarantined rows in the order in which the lists were read."""
+        return sorted(self.rows, key=lambda row: (self._lists[row.source_list], row.source_row))
 
+    def check_all(self) -> None:
+        """Check that a face is left when all were read."""
+        self.check_any_left(self._listed - len(self.rows))
 
-def _crops(listing: Listing, settings: CropSettings, workers: int) -> Generator[Crop | FaceError]:
-    """Yield a crop, or why there is none, for every face in order."""
-    chunks = _chunks(listing.faces)
-    if workers == 1:
-        for chunk in chunks:
-            yield from _crop_chunk(listing.root, chunk, settings)
-        return
-    pending: deque[Future[list[Crop | FaceError]]] = deque()
-    # A fresh interpreter: forking beside pyarrow's threads can deadlock.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_crop_chunk, listing.root, chunk, settings))
-                if len(pending) >= workers * _CHUNKS_AHEAD:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _chunks(faces: Sequence[ListedFace]) -> Iterator[Sequence[ListedFace]]:
-    return (faces[start : start + _CHUNK] for start in range(0, len(faces), _CHUNK))
-
-
-def _crop_chunk(root: Path, faces: Sequence[ListedFace], settings: CropSettings) -> list[Crop | FaceError]:
-    results: list[Crop | FaceError] = []
-    for face in faces:
-        try:
-            data = read_source(root, face.folders, face.source_path)
-            results.append(
-                make_crop(
-                    data,
-                    face.box,
-                    face_size=settings.face_size,
-                    margin=settings.margin,
-                    jpeg_quality=settings.jpeg_quality,
+    def check_any_left(self, kept: int) -> None:
+        if kept:
+            return
+        if not self.rows:
+            raise DataError(
+                what_got_wanted(
+                    "the source",
+                    got="no face of the eight expressions",
+                    wanted="rows with the codes 0 to 7",
+                    do="check its label column",
                 )
             )
-        except FaceError as error:
-            results.append(error)
-    return results
+        raise self._too_many(wanted="at least one", do="mend the source")
+
+    def _check(self) -> None:
+        if len(self.rows) > self._limit * self._listed:
+            raise self._too_many(
+                wanted=f"at most {self._limit:.1%} (--max-quarantined)",
+                do="mend the source, or raise --max-quarantined",
+            )
+
+    def _too_many(self, *, wanted: str, do: str) -> DataError:
+        lost = len(self.rows)
+        reason, count = Counter(row.reason for row in self.rows).most_common(1)[0]
+        first = next(row for row in self.in_order() if row.reason is reason)
+        return DataError(
+            what_got_wanted(
+                "the source",
+                got=f"{lost:,} of {self._listed:,} faces ({lost / self._listed:.1%}) that cannot be used, "
+                f"{count:,} of them for '{reason}', e.g. {first.source_path!r} "
+                f"({first.source_list or 'folder'}, row {first.source_row}: {first.detail})",
+                wanted=wanted,
+                do=do,
+            )
+        )
 
 
-def _append(columns: dict[str, list[Any]], face: ListedFace, crop: Crop, shards: ShardWriter) -> None:
-    place = shards.add(face.image_id, crop.image)
-    values = {
-        "image_id": face.image_id,
-        "sha256": crop.sha256,
-        "crop_sha256": crop.crop_sha256,
-        "expression": face.expression,
-        "valence": face.valence,
-        "arousal": face.arousal,
-        "source_path": face.source_path,
-        "source_list": face.source_list,
-        "source_row": face.source_row,
-        "shard": place.shard,
-        "shard_row": place.row,
-        "width": crop.width,
-        "height": crop.height,
+def _write_shards(
+    listing: Listing,
+    out: Path,
+    settings: CropSettings,
+    workers: int,
+    losses: _Losses,
+    checkpoints: ShardCheckpoints | None,
+    progress: Progress | None,
+) -> Iterator[pa.Table]:
+    """Write or restore shard after shard, and yield the outcomes of the faces that each went through."""
+    crops: Generator[Crop | FaceError] | None = None
+    start = shard = restored = 0
+    try:
+        while start < len(listing.faces):
+            file = out / shard_name(shard)
+            outcomes = checkpoints.restore(shard, start, file) if checkpoints else None
+            if outcomes is not None:
+                if crops is not None:  # what was cut ahead stands in this shard
+                    crops.close()
+                    crops = None
+                restored += outcomes.num_rows
+                _count_losses(listing.faces[start:], outcomes, losses)
+            else:
+                if crops is None:
+                    if restored:
+                        say(f"resuming: {restored:,} of {len(listing.faces):,} faces were done before")
+                    crops = _start(listing, start, settings, workers, progress)
+                outcomes = _write_shard(file, listing.faces, start, crops, losses)
+                if checkpoints:
+                    checkpoints.keep(shard, start, outcomes, file)
+            yield outcomes
+            start, shard = start + outcomes.num_rows, shard + 1
+    finally:
+        if crops is not None:
+            crops.close()
+
+
+def _start(
+    listing: Listing, start: int, settings: CropSettings, workers: int, progress: Progress | None
+) -> Generator[Crop | FaceError]:
+    """Yield the crops of the faces from ``start`` on, with progress."""
+    faces = listing.faces[start:]
+    with closing(cut_faces(listing.source, faces, settings, workers)) as crops:
+        yield from progress(crops, len(faces)) if progress else crops
+
+
+def _write_shard(file: Path, faces: Sequence[ListedFace], start: int, crops: Results, losses: _Losses) -> pa.Table:
+    """Fill one shard; return what became of the faces that it went through."""
+    columns: dict[str, list[Any]] = {name: [] for name in OUTCOME_SCHEMA.names}
+    place = start
+    with ShardWriter(file) as writer:
+        while place < len(faces) and not writer.is_full:
+            face, result = faces[place], next(crops)
+            if isinstance(result, Crop):
+                writer.add(face.image_id, result.image)
+            else:
+                losses.add(face, result.reason, result.detail)
+            for name, column in columns.items():
+                column.append(getattr(result, name, None))
+            place += 1
+    return pa.table(columns, schema=OUTCOME_SCHEMA)
+
+
+def _count_losses(faces: Sequence[ListedFace], outcomes: pa.Table, losses: _Losses) -> None:
+    reasons, details = outcomes["reason"].to_pylist(), outcomes["detail"].to_pylist()
+    for face, reason, detail in zip(faces, reasons, details, strict=False):
+        if reason is not None:
+            losses.add(face, reason, detail or "")
+
+
+def _places(shards: Sequence[pa.Table]) -> tuple[list[int], list[int]]:
+    """Return shard and row of every kept face, in order."""
+    numbers: list[int] = []
+    rows: list[int] = []
+    for number, outcomes in enumerate(shards):
+        images = outcomes.num_rows - len(outcomes["sha256"].filter(outcomes["sha256"].is_null()))
+        numbers += [number] * images
+        rows += range(images)
+    return numbers, rows
+
+
+def _manifest(
+    listing: Listing, outcomes: pa.Table, places: tuple[list[int], list[int]], near_duplicate_distance: int
+) -> pa.Table:
+    kept = outcomes["sha256"].is_valid()
+    faces = [face for face, is_kept in zip(listing.faces, kept.to_pylist(), strict=True) if is_kept]
+    known = outcomes.filter(kept)
+    look = None
+    if near_duplicate_distance >= 0:
+        look = find_looks(known["perceptual_hash"].to_numpy(), near_duplicate_distance)
+    group = find_groups(known["sha256"].to_numpy(), known["crop_sha256"].to_numpy(), look)
+    of_face = (
+        "image_id", "expression", "valence", "arousal", "source_path", "source_list", "source_row",
+    )  # fmt: skip
+    columns: dict[str, Any] = {
+        **{name: [getattr(face, name) for face in faces] for name in of_face},
+        "sha256": known["sha256"],
+        "crop_sha256": known["crop_sha256"],
+        "group": group,
+        "shard": places[0],
+        "shard_row": places[1],
+        "width": known["width"],
+        "height": known["height"],
     }
-    for name, value in values.items():
-        columns[name].append(value)
+    return pa.table({name: columns[name] for name in MANIFEST_SCHEMA.names}, schema=MANIFEST_SCHEMA)
 
 
-def _quarantine(face: ListedFace, error: FaceError) -> Quarantined:
-    return Quarantined(
-        printable(face.source_path),
-        face.source_list,
-        face.source_row,
-        error.reason,
-        printable(error.detail),
-        face.digest,
-    )
+def _dropped(manifest: pa.Table, conflicts: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Quarantined]:
+    rows = manifest.filter(conflicts).to_pylist()
+    labels: dict[str, set[int]] = {}
+    for row in rows:
+        labels.setdefault(row["crop_sha256"], set()).add(row["expression"])
+    return [
+        Quarantined(
+            printable(row["source_path"]),
+            row["source_list"],
+            row["source_row"],
+            Reason.CONFLICTING_LABELS,
+            "the same face is labelled "
+            + " and ".join(EXPRESSIONS[code] for code in sorted(labels[row["crop_sha256"]])),
+            row["image_id"].encode(),
+        )
+        for row in rows
+    ]
 
 
 def _list_names(listing: Listing) -> Iterator[str]:
@@ -197,31 +316,9 @@ def _list_names(listing: Listing) -> Iterator[str]:
     yield from (row.source_list for row in listing.quarantined)
 
 
-def _check_losses(kept: int, quarantined: Sequence[Quarantined], max_quarantined: float) -> None:
-    lost = len(quarantined)
-    if kept and lost <= max_quarantined * (kept + lost):
-        return
-    if not lost:
-        raise DataError(
-            what_got_wanted(
-                "the source",
-                got="no face of the eight expressions",
-                wanted="rows with the codes 0 to 7",
-                do="check its label column",
-            )
-        )
-    reason, count = Counter(row.reason for row in quarantined).most_common(1)[0]
-    first = next(row for row in quarantined if row.reason is reason)
-    raise DataError(
-        what_got_wanted(
-            "the source",
-            got=f"{lost:,} of {kept + lost:,} faces ({lost / (kept + lost):.1%}) that cannot be used, "
-            f"{count:,} of them for '{reason}', e.g. {first.source_path!r} "
-            f"({first.source_list or 'folder'}, row {first.source_row}: {first.detail})",
-            wanted=f"at most {max_quarantined:.1%} (--max-quarantined)" if kept else "at least one",
-            do="mend the source" + (", or raise --max-quarantined" if kept else ""),
-        )
-    )
+def _held_out_lists(listing: Listing) -> list[str]:
+    is_held_out = LAYOUTS[listing.layout].is_held_out
+    return sorted(name for name in set(_list_names(listing)) if is_held_out(name))
 
 
 def _write_quarantine(rows: Sequence[Quarantined], out: Path) -> None:
@@ -230,11 +327,10 @@ def _write_quarantine(rows: Sequence[Quarantined], out: Path) -> None:
     pq.write_table(pa.table(columns, schema=QUARANTINE_SCHEMA), out / QUARANTINE_FILE, compression="zstd")
 
 
-def _header(
-    listing: Listing, settings: CropSettings, manifest: pa.Table, quarantined: Sequence[Quarantined]
-) -> dict[str, Any]:
+def _counts(listing: Listing, manifest: pa.Table, quarantined: Sequence[Quarantined]) -> dict[str, Any]:
     expressions = Counter(manifest["expression"].to_pylist())
     reasons = Counter(row.reason.value for row in quarantined)
+    groups = Counter(manifest["group"].to_pylist())
     return {
         "faces": manifest.num_rows,
         "counts": {name: expressions[code] for code, name in enumerate(EXPRESSIONS)},
@@ -242,26 +338,9 @@ def _header(
         "quarantined": dict(sorted(reasons.items())),
         "repeated_rows": listing.repeated,
         "unusable_cells": dict(sorted(listing.unusable.items())),
-        "groups_of_several": _groups_of_several(manifest),
-        "conflicting_labels": _conflicting_labels(manifest),
-        "layout": listing.layout,
-        "settings": {
-            "face_size": settings.face_size,
-            "margin": settings.margin,
-            "jpeg_quality": settings.jpeg_quality,
-        },
-        "digest": content_digest(manifest),
+        "groups_of_several": sum(size > 1 for size in groups.values()),
+        "largest_group": max(groups.values(), default=0),
     }
-
-
-def _groups_of_several(manifest: pa.Table) -> int:
-    return sum(size > 1 for size in Counter(manifest["group"].to_pylist()).values())
-
-
-def _conflicting_labels(manifest: pa.Table) -> int:
-    """Return how many crops of the same pixels carry several labels."""
-    pairs = set(zip(manifest["crop_sha256"].to_pylist(), manifest["expression"].to_pylist(), strict=True))
-    return sum(labels > 1 for labels in Counter(crop for crop, _ in pairs).values())
 
 
 def content_digest(manifest: pa.Table) -> str:

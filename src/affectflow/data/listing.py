@@ -1,5 +1,6 @@
 """All rows of a source, sorted into faces to read, rows to leave out, and rows to quarantine."""
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from affectflow.data.layouts import AUTO, LAYOUTS, find_layout
 from affectflow.data.layouts.base import ListedFace
 from affectflow.data.quarantine import Quarantined, Reason
+from affectflow.data.sources import Source, open_source
 from affectflow.errors import DataError, what_got_wanted
 from affectflow.labels import EXCLUDED_EXPRESSIONS, EXPRESSIONS
 
@@ -16,7 +18,7 @@ class Listing:
     """What the lists of a source say.
 
     Attributes:
-        root: the source folder.
+        source: the dataset's place.
         layout: the layout's name.
         faces: of the eight expressions, each row once, in the lists' order.
         quarantined: rows that cannot be used.
@@ -25,7 +27,7 @@ class Listing:
         unusable: optional cells (landmarks, valence, arousal) of ``faces`` that held nothing usable, counted.
     """
 
-    root: Path
+    source: Source
     layout: str
     faces: list[ListedFace] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -33,22 +35,35 @@ class Listing:
     repeated: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
 
+    def __len__(self) -> int:
+        """Return the number of rows of the eight expressions, usable or not, and of those that cannot be read."""
+        return len(self.faces) + len(self.quarantined)
 
-def list_faces(root: Path, layout: str = AUTO) -> Listing:
+    def digest(self) -> str:
+        """Return the SHA-256 of all that decides which faces are cut, in which order."""
+        digest = hashlib.sha256(self.layout.encode())
+        for face in self.faces:
+            digest.update(f"{face.image_id}\0{face.source_list}\0{face.folders}\0{face.box}\n".encode())
+        return digest.hexdigest()
+
+
+def list_faces(place: str | Path | Source, layout: str = AUTO) -> Listing:
     """Read a source's lists; no picture is opened.
 
     Args:
-        root: the source folder.
+        place: the source: a folder or ``s3://bucket/prefix``.
         layout: a layout's name or ``"auto"``.
 
     Raises:
         DataError: a list is missing, empty or of another form, or none of its labels is usable.
         SettingsError: there is no such layout.
+        StorageError: the source cannot be reached or read.
     """
-    name = find_layout(root, layout)
-    listing = Listing(root, name)
+    source = open_source(place)
+    name = find_layout(source, layout)
+    listing = Listing(source, name)
     seen: set[bytes] = set()
-    for row in LAYOUTS[name].read(root):
+    for row in LAYOUTS[name].read(source):
         if row.digest in seen:
             listing.repeated += 1
             continue
@@ -69,7 +84,7 @@ def _check_labels(listing: Listing) -> None:
     if bad and not listing.faces and not listing.excluded:
         raise DataError(
             what_got_wanted(
-                f"{listing.root} ({bad[0].source_list or listing.layout})",
+                f"{listing.source} ({bad[0].source_list or listing.layout})",
                 got=f"no usable label, e.g. {bad[0].detail} in row {bad[0].source_row}",
                 wanted=f"codes 0 to 10 or names such as {', '.join(EXPRESSIONS)}",
                 do="map the labels to these, or rename the column that holds them to 'label'",

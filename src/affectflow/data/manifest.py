@@ -1,4 +1,4 @@
-"""The columns of a ``faces`` artifact's tables (schema version 1)."""
+"""The columns of a ``faces`` artifact's tables (schema version 1), and of what it is made from."""
 
 import pyarrow as pa
 
@@ -22,6 +22,18 @@ _MANIFEST_COLUMNS: dict[str, pa.DataType] = {
     "height": pa.int32(),
 }
 MANIFEST_SCHEMA = pa.schema(_MANIFEST_COLUMNS)
+
+#: What became of each listed face, in the lists' order; kept beside the finished shards of a run to resume.
+_OUTCOME_COLUMNS: dict[str, pa.DataType] = {
+    "sha256": pa.string(),
+    "crop_sha256": pa.string(),
+    "perceptual_hash": pa.uint64(),  # null where near duplicates are not looked for
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "reason": pa.string(),  # of its quarantine; then the columns above are null
+    "detail": pa.string(),
+}
+OUTCOME_SCHEMA = pa.schema(_OUTCOME_COLUMNS)
 
 _QUARANTINE_COLUMNS: dict[str, pa.DataType] = {
     "source_path": pa.string(),

@@ -17,13 +17,15 @@ class Reason(StrEnum):
     OUTSIDE_ROOT = "outside_root"  # the path or a link leaves the source folder
     BAD_ROW = "bad_row"  # another number of cells, or undecodable text
     BAD_LABEL = "bad_label"  # no code from 0 to 10 and no known name
+    CONFLICTING_LABELS = "conflicting_labels"  # the same face has other labels too (where these are dropped)
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """A listed face that was left out: where it was listed, why, and what exactly was found.
 
-    ``digest`` stands for the row as written; rows repeated word for word share it.
+    ``digest`` stands for the row as written; rows repeated word for word share it. ``folders`` is where its
+    picture is looked up, to be shown.
     """
 
     source_path: str
@@ -32,6 +34,7 @@ class Quarantined:
     reason: Reason
     detail: str
     digest: bytes
+    folders: tuple[str, ...] = ()
 
 
 class FaceError(Exception):

@@ -3,7 +3,6 @@
 Columns ``image_id`` and ``image``; all record batches of a shard but its last hold equally many rows.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,27 +21,21 @@ def shard_name(number: int) -> str:
     return f"images-{number:05d}.arrow"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image stands: the shard's number and the row in it, both from 0."""
-
-    shard: int
-    row: int
-
-
 class ShardWriter:
-    """Writes images into numbered shards, a batch at a time, so that memory stays bounded.
+    """Writes one shard, a batch at a time, so that memory stays bounded. A shard without an image makes no file.
 
     Args:
-        folder: where the shards are written.
-        shard_bytes: images' bytes after which the next shard begins, at the end of a batch.
+        path: of the shard.
+
+    Attributes:
+        images: how many it holds.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder = folder
-        self._shard_bytes = shard_bytes
+    def __init__(self, path: Path) -> None:
+        self.images = 0
+        self._path = path
         self._writer: pa.RecordBatchFileWriter | None = None
-        self._shard = self._row = self._written = 0
+        self._bytes = 0
         self._ids: list[str] = []
         self._images: list[bytes] = []
 
@@ -51,35 +44,31 @@ class ShardWriter:
 
     def __exit__(self, *_: object) -> None:
         self._flush()
-        self._close()
+        if self._writer is not None:
+            self._writer.close()
 
-    def add(self, image_id: str, image: bytes) -> Place:
-        """Append an image and return its place."""
-        place = Place(self._shard, self._row)
-        self._row += 1
+    @property
+    def is_full(self) -> bool:
+        """Whether the next image belongs to the next shard: at the end of a batch, past :data:`SHARD_BYTES`."""
+        return self.images > 0 and not self._ids and self._bytes >= SHARD_BYTES
+
+    def add(self, image_id: str, image: bytes) -> None:
+        """Append an image."""
+        self.images += 1
         self._ids.append(image_id)
         self._images.append(image)
         if len(self._ids) == BATCH_ROWS:
             self._flush()
-            if self._written >= self._shard_bytes:
-                self._close()
-                self._shard, self._row, self._written = self._shard + 1, 0, 0
-        return place
 
     def _flush(self) -> None:
         if not self._ids:
             return
         if self._writer is None:
-            self._writer = pa.ipc.new_file(str(self._folder / shard_name(self._shard)), SCHEMA)
+            self._writer = pa.ipc.new_file(str(self._path), SCHEMA)
         images = pa.array(self._images, pa.binary())
         self._writer.write_batch(pa.record_batch([pa.array(self._ids, pa.string()), images], schema=SCHEMA))
-        self._written += sum(map(len, self._images))
+        self._bytes += sum(map(len, self._images))
         self._ids, self._images = [], []
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
 
 class ShardReader:

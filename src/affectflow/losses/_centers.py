@@ -1,5 +1,7 @@
 """What the losses with class centers share: where centers start, how they are kept and how they move."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,7 +15,7 @@ CENTER_INITS = ("normal", "zeros", "class_means")
 FEATURE_NORMS = ("none", "l2")
 
 
-class CenterTerm(nn.Module):
+class CenterTerm(nn.Module, ABC):
     """Base of the losses with class centers.
 
     The centers are a buffer: they are in the state dict, and no optimiser (its momentum, its weight decay) ever
@@ -147,9 +149,9 @@ class CenterTerm(nn.Module):
             moved = centers + self._step(x, centers, sums, counts)
             self.centers.copy_(torch.where(counts[:, None] > 0, moved, self.centers))
 
+    @abstractmethod
     def _step(self, features: Tensor, centers: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
         """Return the published step (C, D) from Σ_i (x_i − c_j) (C, D) and n_j (C,)."""
-        raise NotImplementedError
 
     def _check(self, features: Tensor, target: Tensor) -> None:
         check_batch("features", features, target, self.centers.shape[0])
@@ -187,6 +189,6 @@ def _first_centers(num_classes: int, feature_dim: int, center_init: str, seed: i
 
 
 def _after_loading(module: nn.Module, _: object) -> None:
-    assert isinstance(module, CenterTerm)  # noqa: S101 - only ever registered on one
+    assert isinstance(module, CenterTerm)
     module._ready = bool(torch.isfinite(module.centers).all())
     module._leaf = None

@@ -14,6 +14,13 @@ def centers_of(loss: JointLoss) -> Tensor | None:
     return None if loss.auxiliary is None else loss.auxiliary.centers.detach().cpu().clone()
 
 
+def forget_limited_steps(loss: JointLoss) -> None:
+    """Let the count of center steps that the limit cut start again; nothing for a loss that has none."""
+    limited = getattr(loss.auxiliary, "limited_steps", None)
+    if isinstance(limited, Tensor):
+        limited.zero_()
+
+
 def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outputs) -> dict[str, Any]:
     """Return distances within and between classes on the validation split, and how the centers stand to them.
 
@@ -24,13 +31,17 @@ def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outp
 
     Returns:
         ``cluster_state`` (``"off"``, ``"active"`` or ``"collapsed"``) and numbers by name, ``center.<name>`` or,
-        for those of a class, ``center.<name>.<expression>``.
+        for those of a class, ``center.<name>.<expression>``; for the weighted-cluster loss also
+        ``center.limited_steps``, how many steps of a center the limit has cut.
     """
     statistics = ClassStatistics(len(EXPRESSIONS), outputs.features.shape[1])
     statistics.update(outputs.features, outputs.target)
     alpha = float(getattr(loss.auxiliary, "last_alpha", 1.0))
     diagnostics = center_diagnostics(statistics, centers_of(loss), centers_before, alpha)
     columns: dict[str, Any] = {"cluster_state": cluster_state(diagnostics, alpha)}
+    limited = getattr(loss.auxiliary, "limited_steps", None)
+    if limited is not None:
+        columns["center.limited_steps"] = float(limited)
     for name, value in diagnostics.items():
         if value.ndim == 0:
             columns[f"center.{name}"] = float(value)

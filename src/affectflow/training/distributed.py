@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import set_start_method
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -24,12 +25,13 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from affectflow.errors import AffectflowError, SettingsError, TrainingError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, TrainingError, what_got_wanted
 from affectflow.progress import warn
-from affectflow.steps import USER_ERROR
 from affectflow.training.inference import Outputs, best_device
 
 _LOOPBACK = "127.0.0.1"
+#: The module of the loaders' workers.
+_LOADING = "affectflow.training.loading"
 #: How long a process waits for the others, e.g. while rank 0 writes a checkpoint.
 _TIMEOUT = datetime.timedelta(minutes=30)
 #: Seconds that the others have to end by themselves when one has failed.
@@ -122,14 +124,16 @@ def training_device() -> torch.device:
     return torch.device(device.type, rank()) if device.type == "cuda" else device
 
 
-def parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return what a training step calls: the model, or with several processes its data-parallel wrapper.
+def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) -> nn.Module:
+    """Return what a training step calls: the model, compiled or not, in its data-parallel wrapper or not.
+
+    The model itself stays as it is, and so do the names of its entries.
 
     BatchNorm layers that train take their statistics over all processes on GPUs. On the CPU they cannot: each
     process normalises with its own share of the batch, and rank 0's running statistics are everyone's.
     """
     if num_processes() == 1:
-        return model
+        return _compiled(model) if compiled else model
     shares_batchnorm = False
     model.train()
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
@@ -142,10 +146,14 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
                 "depends on --processes; pass --keep-batchnorm all, or --processes 1, for one that does not"
             )
     return DistributedDataParallel(
-        model,
+        _compiled(model) if compiled else model,
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=shares_batchnorm,
     )
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(model))
 
 
 def broadcast_buffers(model: nn.Module) -> None:
@@ -193,8 +201,10 @@ def _work(
         torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
     if sys.platform == "linux":
-        set_start_method("fork", force=True)  # of the loaders' workers, as it is in one process
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # The server of the loaders' workers imports what they need while the network is built.
+    forkserver.set_forkserver_preload([_LOADING])
+    forkserver.ensure_running()
     with contextlib.ExitStack() as stack:
         if rank > 0:
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))

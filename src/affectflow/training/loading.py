@@ -34,7 +34,8 @@ class Sample(NamedTuple):
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch as lists of ``(epoch, index)``, in an order drawn from the seed and the epoch.
 
-    The last batch is left out where it would not be full, so that every step averages over as many images.
+    The last batch is left out where it would not be full, so that every step averages over as many images;
+    ``keep_last`` keeps it, for a pass that trains nothing.
 
     Args:
         size: number of samples.
@@ -46,6 +47,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     Attributes:
         epoch: which epoch comes, from 0; set before iterating.
         start: batches of it that are done already; set where a stopped run goes on.
+        keep_last: whether a last batch that is not full is kept.
     """
 
     def __init__(self, size: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
@@ -55,15 +57,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.rank, self.processes = rank, processes
         self.epoch = 0
         self.start = 0
+        self.keep_last = False
 
     def __len__(self) -> int:
-        return self.size // self.batch_size
+        return math.ceil(self.size / self.batch_size) if self.keep_last else self.size // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         for number in range(self.start, len(self)):
             indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in indices[self.rank :: self.processes]]
+            share = indices[self.rank :: self.processes]
+            if len(share):  # a last batch can be smaller than the number of processes
+                yield [(self.epoch, int(index)) for index in share]
 
 
 class TrainingFaces(Dataset[Sample]):
@@ -166,17 +171,19 @@ def random_crop(
 def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoader[Sample]:
     """Return a loader of ``(images (B, 3, H, W) uint8, target (B,) int64)``.
 
+    Its workers live for one pass. Where several processes train they are forked from a server that holds nothing
+    but the imports, since a process that is forked beside the threads of a process group can hang.
+
     Args:
-        dataset: of faces.
-        workers: processes that decode; 0 for one a core, at most 8. Where several processes train, each decodes by
-            itself: a worker that is forked beside the threads of a process group can hang.
+        dataset: of faces; can be pickled.
+        workers: processes that decode for this process; 0 for its share of the cores, at most 8.
         order: ``batch_sampler``, or ``batch_size`` and ``sampler``, as torch's DataLoader takes them.
     """
-    # Workers live for one pass: those of a second loader that live on would keep the first's from ending.
-    decoding = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
+    cores = os.cpu_count() or 1
     return DataLoader(
         dataset,
-        num_workers=decoding if num_processes() == 1 else 0,
+        num_workers=workers or min(max(1, cores // num_processes()), _MAX_WORKERS),
+        multiprocessing_context="forkserver" if num_processes() > 1 else None,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,

@@ -1,6 +1,7 @@
 """The training loop: SGD on a joint loss, a validation after each epoch, and going on where a stopped run was."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,68 +9,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 
-from affectflow.errors import TrainingError, what_got_wanted
+from affectflow.errors import DataError, TrainingError, what_got_wanted
+from affectflow.labels import EXPRESSIONS
 from affectflow.losses import ClassStatistics, JointLoss
 from affectflow.metrics import accuracy, f1_macro, uar
 from affectflow.models import ExpressionModel
-from affectflow.progress import progress
-from affectflow.training.centers import center_columns, centers_of
-from affectflow.training.checkpoints import CheckpointStore
+from affectflow.progress import progress, say
+from affectflow.training.centers import center_columns, centers_of, forget_limited_steps
+from affectflow.training.checkpoints import CheckpointStore, check_fits
 from affectflow.training.distributed import broadcast_buffers, gather, join_outputs, parallel, rank
 from affectflow.training.inference import Normalise, autocast, run_model
 from affectflow.training.loading import EpochBatches, Sample
-
-#: Steps between two looks at whether the loss is still finite; a look waits for the device.
-_CHECK_EVERY = 25
+from affectflow.training.recipe import SELECTIONS, Recipe
+from affectflow.training.watch import GRADIENT_NORM, StepWatch, all_finite
 
 #: A row of the history: numbers by name, and ``cluster_state``.
 Row = dict[str, Any]
 
-#: How an epoch is chosen: name → column of the history, and the sign that makes more better.
-SELECTIONS = {"best_uar": ("val_uar", 1.0), "best_loss": ("val_loss", -1.0), "last": ("epoch", 1.0)}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the weights are moved (Section 4.3).
-
-    Attributes:
-        epochs: passes over the training split, not given by the paper.
-        learning_rate: the first, 1e-3 with pre-trained weights and 1e-2 from scratch.
-        halve_every: epochs after which the learning rate is halved, 10.
-        momentum: 0.9.
-        weight_decay: 5e-4; centers are no parameters of the optimiser, so it never touches them.
-        precision: of forward passes, see :data:`~affectflow.training.inference.PRECISIONS`.
-        select: which epoch's weights are kept, see :data:`SELECTIONS`.
-        checkpoint_every: steps between checkpoints within an epoch; 0 for the ends of epochs alone.
-        lambda_warmup_epochs: epochs over which λ rises evenly from 0; 0 for none, as in the paper.
-        stop_on_collapse: whether collapsed features end the run.
-        seed: of dropout; each further process adds its rank.
-    """
-
-    epochs: int
-    learning_rate: float
-    halve_every: int
-    momentum: float
-    weight_decay: float
-    precision: str
-    select: str
-    checkpoint_every: int
-    lambda_warmup_epochs: int
-    stop_on_collapse: bool
-    seed: int
-
-    def learning_rate_at(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        return self.learning_rate * 0.5 ** (epoch // self.halve_every)
-
-    def lambda_share_at(self, epoch: int, batch: int, batches: int) -> float:
-        """Return the share of λ that a step has, from 0 to 1."""
-        if self.lambda_warmup_epochs == 0:
-            return 1.0
-        return min(1.0, (epoch + batch / batches) / self.lambda_warmup_epochs)
+#: float16's loss scale below which a gradient that still overflows is not the scale's fault.
+_SMALLEST_SCALE = 1.0
 
 
 @dataclass
@@ -98,7 +59,9 @@ class Trainer:
         normalise: turns uint8 batches on the device into the network's input.
         device: where to train.
         checkpoints: where to keep what a stopped run goes on from; None to keep nothing.
-        on_epoch: called with each finished row of the history and the images a second of its training.
+        compiled: whether training steps run through torch.compile; validation does not, and all names stay.
+        on_epoch: called with each finished row of the history and the images a second of its training. A run that
+            goes on calls it for its last row once more, with None: the kill may have come before the first call.
     """
 
     def __init__(
@@ -113,23 +76,26 @@ class Trainer:
         normalise: Normalise,
         device: torch.device,
         checkpoints: CheckpointStore | None,
-        on_epoch: Callable[[Row, float], None],
+        compiled: bool,
+        on_epoch: Callable[[Row, float | None], None],
     ) -> None:
-        assert isinstance(train_loader.batch_sampler, EpochBatches)  # noqa: S101 (our own call)
+        assert isinstance(train_loader.batch_sampler, EpochBatches)
         self.model, self.loss = model, loss
-        self.forward = parallel(model, device)
+        self.forward = parallel(model, device, compiled=compiled)
         self.train_loader, self.val_loader, self.val_size = train_loader, val_loader, val_size
         self.batches = train_loader.batch_sampler
         self.recipe, self.normalise, self.device = recipe, normalise, device
         self.checkpoints, self.on_epoch = checkpoints, on_epoch
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            self.trained,
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
         self.lambda_ = loss.lambda_
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        self.watch = StepWatch(precision=recipe.precision, keeps_checkpoints=checkpoints is not None)
         self.progress = _Progress()
 
     def fit(self) -> list[Row]:
@@ -137,22 +103,29 @@ class Trainer:
 
         Returns:
             A row an epoch: ``epoch`` (from 1), ``learning_rate``, ``train_loss`` and its parts, ``val_loss`` and
-            its parts, ``val_accuracy``, ``val_uar``, ``val_f1_macro``, and what the centers did.
+            its parts, ``train_gradient_norm`` (the mean length of the gradient), ``val_accuracy``, ``val_uar``,
+            ``val_f1_macro``, and what the centers did.
 
         Raises:
-            TrainingError: the loss is no longer finite. The last good checkpoint is kept.
+            TrainingError: the loss or the gradient is no longer finite, or the features collapsed and the recipe
+                stops there. The last good checkpoint is kept.
+            CheckpointError: the checkpoint is of another model, loss or version.
+            DataError: centers shall start at class means, and a class has no training face.
         """
         torch.manual_seed(self.recipe.seed + rank())
         if not self._resume() and self.loss.needs_class_means:
             self._start_centers_at_class_means()
+        self._stop_if_collapsed()
         while self.progress.epoch < self.recipe.epochs:
             if self.progress.batches_done == 0:
                 self.progress.centers_before = centers_of(self.loss)
+                forget_limited_steps(self.loss)
             started = time.monotonic()
             images = self._train_epoch()
             rate = images / (time.monotonic() - started)
             row = self._finish_epoch()
             self.on_epoch(row, rate)
+            self._stop_if_collapsed()
         self.model.load_state_dict(self.progress.best_weights)
         return self.progress.history
 
@@ -171,26 +144,26 @@ class Trainer:
         self.loss.train()
         left = len(self.batches) - state.batches_done
         desc = f"epoch {state.epoch + 1}/{self.recipe.epochs}"
-        losses: list[Tensor] = []
         for images, target in progress(self.train_loader, total=left, desc=desc, unit="batches"):
             share = self.recipe.lambda_share_at(state.epoch, state.batches_done, len(self.batches))
             self.loss.lambda_ = share * self.lambda_
             values = self._train_step(images, target)
-            losses.append(values["loss"])
             for name, value in values.items():
                 state.sums[name] = state.sums[name] + value if name in state.sums else value
             state.batches_done += 1
-            if len(losses) == _CHECK_EVERY or state.batches_done == len(self.batches):
-                self._stop_if_not_finite(losses)
-                losses.clear()
+            self.watch.add(f"step {self._steps_done:,} (epoch {state.epoch + 1})", values)
             every = self.recipe.checkpoint_every
             if every and state.batches_done % every == 0 and state.batches_done < len(self.batches):
-                self._stop_if_not_finite(losses)
-                losses.clear()
                 self._save()
+        self.watch.look()
         return left * self.batches.batch_size
 
+    @property
+    def _steps_done(self) -> int:
+        return self.progress.epoch * len(self.batches) + self.progress.batches_done
+
     def _train_step(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Take one step of Algorithm 1: all updates are from the features and centers of one forward pass."""
         images = images.to(self.device, non_blocking=True)
         target = target.to(self.device, non_blocking=True)
         with autocast(self.device, self.recipe.precision):
@@ -198,14 +171,18 @@ class Trainer:
         value = self.loss(logits, features, target)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value.total).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.get_scale() < scale:  # a float16 overflow: the optimiser's step was left out
             self.loss.discard_step()
+            if scale > _SMALLEST_SCALE:
+                norm = torch.zeros_like(norm)
         else:
             self.loss.step_centers(features.detach(), target, grad_scale=scale)
-        return {"loss": value.total.detach(), **value.parts}
+        return {"loss": value.total.detach(), **value.parts, GRADIENT_NORM: norm}
 
     def _finish_epoch(self) -> Row:
         """Validate, add the epoch's row to the history, keep its weights if they are the best, and checkpoint."""
@@ -225,13 +202,15 @@ class Trainer:
             value = self.loss(
                 outputs.logits.to(self.device), outputs.features.to(self.device), outputs.target.to(self.device)
             )
+        losses = {name: float(part) for name, part in {"loss": value.total, **value.parts}.items()}
+        if not all(map(math.isfinite, losses.values())):
+            raise self.watch.error(f"the validation after epoch {state.epoch + 1}", losses)
         target, probability = outputs.target.numpy(), outputs.probability.numpy()
         row = {
             "epoch": float(state.epoch + 1),
             "learning_rate": self.recipe.learning_rate_at(state.epoch),
             **{f"train_{name}": float(total) / len(self.batches) for name, total in state.sums.items()},
-            "val_loss": float(value.total),
-            **{f"val_{name}": float(part) for name, part in value.parts.items()},
+            **{f"val_{name}": loss for name, loss in losses.items()},
             "val_accuracy": accuracy(target, probability),
             "val_uar": uar(target, probability),
             "val_f1_macro": f1_macro(target, probability),
@@ -246,13 +225,23 @@ class Trainer:
             )
         state.epoch, state.batches_done, state.sums = state.epoch + 1, 0, {}
         self._save()
-        if row["cluster_state"] == "collapsed" and self.recipe.stop_on_collapse:
-            raise TrainingError(_collapse_line(state.epoch))
         return row
 
+    def _stop_if_collapsed(self) -> None:
+        history = self.progress.history
+        if self.recipe.stop_on_collapse and history and history[-1]["cluster_state"] == "collapsed":
+            raise TrainingError(
+                what_got_wanted(
+                    f"features after epoch {history[-1]['epoch']:.0f}",
+                    got="nearly the same one for every face (collapsed)",
+                    wanted="features that tell faces apart",
+                    do="try --center-init normal, --feature-norm l2, --lambda-warmup-epochs, or a smaller lambda",
+                )
+            )
+
     def _start_centers_at_class_means(self) -> None:
-        """Put the centers at the class means of the features of a first pass over the training split."""
-        self.batches.epoch, self.batches.start = 0, 0
+        """Put the centers at the class means of the features of a first pass over the whole training split."""
+        self.batches.epoch, self.batches.start, self.batches.keep_last = 0, 0, True
         outputs = run_model(
             self.model,
             progress(self.train_loader, total=len(self.batches), desc="class means", unit="batches"),
@@ -260,35 +249,30 @@ class Trainer:
             device=self.device,
             precision=self.recipe.precision,
         )
+        self.batches.keep_last = False
         statistics = ClassStatistics(self.model.output.out_features, outputs.features.shape[1])
         statistics.update(outputs.features, outputs.target)
         statistics.sum_processes()
+        absent = [name for name, count in zip(EXPRESSIONS, statistics.counts, strict=True) if not count]
+        if absent:
+            raise DataError(
+                what_got_wanted(
+                    "training faces",
+                    got=f"none of {', '.join(absent)}",
+                    wanted="some of each expression, for centers that start at class means",
+                    do="add faces, or pass --center-init normal",
+                )
+            )
         means = statistics.means.to(outputs.features.dtype)
         self.loss.set_centers(means.to(self.device))
 
-    def _stop_if_not_finite(self, losses: list[Tensor]) -> None:
-        if not losses:
-            return
-        finite = torch.stack(losses).isfinite().tolist()
-        if all(finite):
-            return
-        state = self.progress
-        step = state.epoch * len(self.batches) + state.batches_done - len(losses) + finite.index(False) + 1
-        parts = ", ".join(f"{name} {float(total):.3g}" for name, total in state.sums.items())
-        raise TrainingError(
-            what_got_wanted(
-                f"training loss at step {step} (epoch {state.epoch + 1})",
-                got=f"a value that is not finite; sums so far: {parts}",
-                wanted="finite numbers",
-                do="lower --learning-rate, or lambda of a center loss, whose features grow without bound; "
-                "the last good checkpoint is kept",
-            )
-        )
-
     def _save(self) -> None:
+        """Keep what a stopped run goes on from, if it is sound."""
+        self.watch.look()
         if self.checkpoints is None:
             return
-        state = self.progress
+        if not all_finite([*self.trained, *self.loss.buffers()]):
+            raise self.watch.error(f"step {self._steps_done:,}", {"weights or centers": math.nan})
         random = {"cpu": gather(torch.get_rng_state())}
         if self.device.type == "cuda":
             random["cuda"] = gather(torch.cuda.get_rng_state(self.device))
@@ -296,21 +280,23 @@ class Trainer:
             return
         self.checkpoints.save(
             {
-                "progress": vars(state),
+                "progress": vars(self.progress),
                 "model": self.model.state_dict(),
                 "loss": self.loss.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "random": random,
             },
-            step=state.epoch * len(self.batches) + state.batches_done,
+            step=self._steps_done,
         )
 
     def _resume(self) -> bool:
         """Go on from the last good checkpoint; return whether there was one."""
-        saved: dict[str, Any] | None = self.checkpoints.load() if self.checkpoints else None
+        saved = self.checkpoints.load() if self.checkpoints else None
         if saved is None:
             return False
+        check_fits("model", self.model, saved["model"])
+        check_fits("loss", self.loss, saved["loss"])
         self.progress = _Progress(**saved["progress"])
         self.model.load_state_dict(saved["model"])
         self.loss.load_state_dict(saved["loss"])
@@ -322,13 +308,7 @@ class Trainer:
         if self.device.type == "cuda" and rank() < len(random.get("cuda", ())):
             torch.cuda.set_rng_state(random["cuda"][rank()], self.device)
         self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
+        say(f"going on after step {self._steps_done:,} of an earlier start")
+        if self.progress.history:
+            self.on_epoch(self.progress.history[-1], None)
         return True
-
-
-def _collapse_line(epoch: int) -> str:
-    return what_got_wanted(
-        f"features after epoch {epoch}",
-        got="nearly the same one for every face (collapsed)",
-        wanted="features that tell faces apart",
-        do="try --center-init normal, --feature-norm l2, --lambda-warmup-epochs, or a smaller lambda",
-    )

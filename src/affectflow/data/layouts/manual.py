@@ -5,11 +5,12 @@ Both lists have nine columns; copies exist with and without a header, so the fir
 """
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from affectflow.data.layouts.base import Layout, Row, printable
 from affectflow.data.layouts.table import find_columns, first_line, read_table, split_line
 from affectflow.data.quarantine import FaceError
+from affectflow.data.sources import Source
 from affectflow.errors import DataError, what_got_wanted
 
 LISTS = "Manually_Annotated_file_lists"
@@ -28,24 +29,34 @@ COLUMNS = (
 )
 
 
-def _find(root: Path) -> str | None:
-    found = [name for name in (LISTS, IMAGES) if (root / name).is_dir()]
+def _find(source: Source) -> str | None:
+    found = [name for name in (LISTS, IMAGES) if source.has_folder(name)]
     return " and ".join(found) if found else None
 
 
-def _read(root: Path) -> Iterator[Row]:
+def _read(source: Source) -> Iterator[Row]:
     for name in (LISTS, IMAGES):
-        if not (root / name).is_dir():
-            raise _broken(root / name, "no such folder")
+        if not source.has_folder(name):
+            raise broken(source.path(name), "no such folder", LAYOUT.wanted)
     for name in LIST_FILES:
-        if not (root / LISTS / name).is_file():
-            raise _broken(root / LISTS / name, "no such list")
+        if not source.has_file(LISTS, name):
+            raise broken(source.path(LISTS, name), "no such list", LAYOUT.wanted)
     for name in LIST_FILES:
-        yield from _read_list(root / LISTS / name)
+        yield from read_affectnet_list(source, f"{LISTS}/{name}", images=IMAGES)
 
 
-def _read_list(list_file: Path) -> Iterator[Row]:
-    line = first_line(list_file)
+def read_affectnet_list(source: Source, source_list: str, *, images: str) -> Iterator[Row]:
+    """Yield the rows of a list with AffectNet's nine columns, with or without a header.
+
+    Args:
+        source: the dataset.
+        source_list: the list's path in it.
+        images: the folder in which its paths are looked up.
+
+    Raises:
+        DataError: the list is empty, or has another header.
+    """
+    line = first_line(source, source_list)
     try:
         cells = split_line(line, ",")
     except FaceError:
@@ -56,16 +67,16 @@ def _read_list(list_file: Path) -> Iterator[Row]:
     if lacking:
         raise DataError(
             what_got_wanted(
-                str(list_file),
+                source.path(source_list),
                 got=f"the header {printable(line)!r} without {', '.join(lacking)}",
                 wanted="the columns " + ", ".join(COLUMNS),
                 do="bring AffectNet's own list, or pass --layout csv for another table",
             )
         )
     return read_table(
-        list_file,
-        source_list=f"{LISTS}/{list_file.name}",
-        folders=(IMAGES,),
+        source,
+        source_list,
+        folders=(images,),
         columns=find_columns(header),
         width=len(header),
         delimiter=",",
@@ -73,14 +84,14 @@ def _read_list(list_file: Path) -> Iterator[Row]:
     )
 
 
-def _broken(path: Path, got: str) -> DataError:
-    return DataError(
-        what_got_wanted(str(path), got=got, wanted=LAYOUT.wanted, do="pass the folder that holds both")
-    )
+def broken(path: str, got: str, wanted: str) -> DataError:
+    """Return the error of a layout of which a part is missing."""
+    return DataError(what_got_wanted(path, got=got, wanted=wanted, do="pass the folder that holds both"))
 
 
 LAYOUT = Layout(
     wanted=f"{LISTS}/ with {' and '.join(LIST_FILES)}, and {IMAGES}/",
     find=_find,
     read=_read,
+    is_held_out=lambda source_list: source_list == f"{LISTS}/{LIST_FILES[1]}",
 )

@@ -4,12 +4,12 @@ The table is ``labels.csv``, or the only ``*.csv``, or the only one of several w
 Paths are looked up in the source folder, then in its ``images`` folder. Box, valence, arousal and landmarks
 are read where the table has AffectNet's columns of these names.
 
-:func:`read_table` reads any such list; layout ``manual`` uses it too.
+:func:`read_table` reads any such list; AffectNet's own layouts use it too.
 """
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from affectflow.data.layouts.base import (
     Layout,
@@ -23,6 +23,7 @@ from affectflow.data.layouts.base import (
     row_digest,
 )
 from affectflow.data.quarantine import FaceError, Quarantined, Reason
+from affectflow.data.sources import Source, text_lines
 from affectflow.errors import DataError, what_got_wanted
 
 PATH_COLUMNS = (
@@ -39,9 +40,9 @@ Columns = Mapping[str, int]
 
 
 def read_table(
-    list_file: Path,
-    *,
+    source: Source,
     source_list: str,
+    *,
     folders: tuple[str, ...],
     columns: Columns,
     width: int,
@@ -51,8 +52,8 @@ def read_table(
     """Yield a row for each line of a list. A line is a row: quoted line breaks are not known.
 
     Args:
-        list_file: the list.
-        source_list: its name in the manifest.
+        source: the dataset.
+        source_list: the list's path in it.
         folders: where its paths are looked up (see ``ListedFace``).
         columns: where each role stands.
         width: the number of cells that a row must have.
@@ -63,17 +64,15 @@ def read_table(
         DataError: the list has no rows.
     """
     empty = True
-    with list_file.open(encoding="utf-8-sig", errors="surrogateescape", newline=None) as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.rstrip("\n")
-            if (number == 1 and skip_first) or not text.strip():
-                continue
-            empty = False
-            yield _parse_row(text, source_list, number, folders, columns, width, delimiter)
+    for number, text in enumerate(text_lines(source, source_list), start=1):
+        if (number == 1 and skip_first) or not text.strip():
+            continue
+        empty = False
+        yield _parse_row(text, source_list, number, folders, columns, width, delimiter)
     if empty:
         raise DataError(
             what_got_wanted(
-                str(list_file), got="no rows", wanted="a row for each face", do="bring the complete list"
+                source.path(source_list), got="no rows", wanted="a row for each face", do="bring the complete list"
             )
         )
 
@@ -102,8 +101,11 @@ def _parse_row(
         boxed = "face_x" in columns and expression < 8
         box = parse_box(*(cells[columns[name]] for name in BOX_COLUMNS)) if boxed else None
     except FaceError as error:
-        return Quarantined(printable(path), source_list, number, error.reason, error.detail, row_digest(text))
-    valence, arousal, unusable = _optional_cells(cells, columns)
+        return Quarantined(
+            printable(path), source_list, number, error.reason, error.detail, row_digest(text), folders
+        )
+    # Nothing is asked of the optional cells of faces that are left out.
+    valence, arousal, unusable = _optional_cells(cells, columns) if expression < 8 else (None, None, ())
     return ListedFace(
         source_path=path,
         source_list=source_list,
@@ -146,18 +148,21 @@ def _check_text(text: str) -> None:
         raise FaceError(Reason.BAD_ROW, "text that is not UTF-8") from None
 
 
-def first_line(list_file: Path) -> str:
+def first_line(source: Source, source_list: str) -> str:
     """Return a list's first line without its line break, byte order mark and undecodable bytes.
 
     Raises:
         DataError: the file is empty.
     """
-    with list_file.open(encoding="utf-8-sig", errors="replace") as stream:
+    with source.open_text(source_list, errors="replace") as stream:
         line = stream.readline(1 << 20).rstrip("\n")
     if not line.strip():
         raise DataError(
             what_got_wanted(
-                str(list_file), got="an empty first line", wanted="a list of faces", do="bring the complete list"
+                source.path(source_list),
+                got="an empty first line",
+                wanted="a list of faces",
+                do="bring the complete list",
             )
         )
     return line
@@ -179,9 +184,9 @@ def find_columns(header: Sequence[str]) -> dict[str, int]:
     return roles
 
 
-def _header(list_file: Path) -> tuple[dict[str, int], int, str]:
+def _header(source: Source, table: str) -> tuple[dict[str, int], int, str]:
     """Return the columns, the number of cells and the delimiter of a table."""
-    line = first_line(list_file)
+    line = first_line(source, table)
     best: tuple[dict[str, int], int, str] = ({}, 0, ",")
     for delimiter in _DELIMITERS:
         try:
@@ -196,45 +201,48 @@ def _header(list_file: Path) -> tuple[dict[str, int], int, str]:
     return best
 
 
-def _tables(root: Path) -> list[Path]:
+def _tables(source: Source) -> list[str]:
     """Return the table to read, or every candidate when it cannot be told which."""
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
-    named = [path for path in files if path.name.lower() == "labels.csv"]
-    if len(named) == 1 or len(files) <= 1:
-        return named or files
-    fitting = [path for path in files if {"path", "label"} <= _header(path)[0].keys()]
-    return fitting or files
+    names = [name for name in source.files() if PurePosixPath(name).suffix.lower() == ".csv"]
+    named = [name for name in names if name.lower() == "labels.csv"]
+    if len(named) == 1 or len(names) <= 1:
+        return named or names
+    fitting = [name for name in names if {"path", "label"} <= _header(source, name)[0].keys()]
+    return fitting or names
 
 
-def _find(root: Path) -> str | None:
-    tables = _tables(root)
-    return "the tables " + ", ".join(table.name for table in tables) if tables else None
+def _find(source: Source) -> str | None:
+    tables = _tables(source)
+    return "the tables " + ", ".join(tables) if tables else None
 
 
-def _read(root: Path) -> Iterator[Row]:
-    tables = _tables(root)
+def _read(source: Source) -> Iterator[Row]:
+    tables = _tables(source)
     if len(tables) != 1:
-        got = "the tables " + ", ".join(path.name for path in tables) if tables else "no *.csv"
+        got = "the tables " + ", ".join(tables) if tables else "no *.csv"
         raise DataError(
             what_got_wanted(
-                str(root), got=got, wanted=LAYOUT.wanted, do="name the one to read labels.csv, or pass its folder"
+                str(source),
+                got=got,
+                wanted=LAYOUT.wanted,
+                do="name the one to read labels.csv, or pass its folder",
             )
         )
     table = tables[0]
-    columns, width, delimiter = _header(table)
+    columns, width, delimiter = _header(source, table)
     for role, known in (("path", PATH_COLUMNS), ("label", LABEL_COLUMNS)):
         if role not in columns:
             raise DataError(
                 what_got_wanted(
-                    str(table),
-                    got=f"the header {printable(first_line(table))!r}",
+                    source.path(table),
+                    got=f"the header {printable(first_line(source, table))!r}",
                     wanted=f"a {role} column with one of the names {', '.join(known)}",
                     do="rename the column",
                 )
             )
     yield from read_table(
+        source,
         table,
-        source_list=table.name,
         folders=("", "images"),
         columns=columns,
         width=width,
@@ -243,4 +251,9 @@ def _read(root: Path) -> Iterator[Row]:
     )
 
 
-LAYOUT = Layout(wanted="one table *.csv with a path and a label column", find=_find, read=_read)
+LAYOUT = Layout(
+    wanted="one table *.csv with a path and a label column",
+    find=_find,
+    read=_read,
+    is_held_out=lambda source_list: False,
+)

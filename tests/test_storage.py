@@ -1,0 +1,171 @@
+"""Storage: a folder and a real bucket behave the same; passing faults are survived, lasting ones are one line."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server, run_faulty_proxy
+
+from affectflow import storage
+from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
+from affectflow.storage import Entry, S3Storage, Storage, open_storage
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "folder":
+        return open_storage(str(tmp_path / "root"))
+    request.getfixturevalue("s3")
+    return open_storage(f"s3://open/{request.node.name.partition('[')[0]}")
+
+
+@pytest.fixture
+def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 3)
+    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.1)
+
+
+def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
+    assert place.entries() == place.files() == place.folders() == []
+    assert not place.exists("a/one")
+    place.write("a/one", b"1")
+    place.write("a/deep/two", b"22")
+    place.write("top", b"")
+    place.write("a/one", b"one")
+    assert place.read("a/one") == b"one"
+    assert place.read("top") == b""
+    assert place.entries() == [Entry("a/deep/two", 2), Entry("a/one", 3), Entry("top", 0)]
+    assert place.entries("a/deep") == [Entry("a/deep/two", 2)]
+    assert (place.folders(), place.files()) == (["a"], ["top"])
+    assert (place.folders("a"), place.files("a")) == (["deep"], ["one"])
+    assert place.exists("a/one")
+    assert not place.exists("a")
+    place.delete("a")
+    place.delete("a")
+    assert place.entries() == [Entry("top", 0)]
+
+
+def test_files_are_put_and_got_whole(place: Storage, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 100_000  # more than one range
+    (tmp_path / "file").write_bytes(content)
+    place.put("sub/file", tmp_path / "file")
+    place.get("sub/file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content == place.read("sub/file")
+    with place.open("sub/file") as stream:
+        assert stream.read(5) == content[:5]
+        assert stream.read() == content[5:]
+    with pytest.raises(StorageLimitError, match="25,600,000 bytes"):
+        place.read("sub/file", limit=1000)
+
+
+def test_a_missing_file_is_named_in_one_line(place: Storage, tmp_path: Path) -> None:
+    for act in (
+        lambda: place.read("nothing"),
+        lambda: place.open("nothing"),
+        lambda: place.get("nothing", tmp_path / "x"),
+    ):
+        with pytest.raises(StorageMissingError, match="nothing") as error:
+            act()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("root", ["s3://", "s3:///prefix", "gs://bucket", ""])
+def test_other_addresses_are_refused(root: str) -> None:
+    with pytest.raises(SettingsError, match="s3://bucket/prefix"):
+        open_storage(root)
+
+
+def test_a_write_to_a_full_disk_is_one_line_and_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_storage(str(tmp_path))
+    place.write("file", b"old")
+    monkeypatch.setattr(Path, "with_name", lambda path, name: Path("/dev/full"))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(StorageError, match="full disk") as error:
+        place.write("file", b"new" * 10_000)
+    assert "\n" not in str(error.value)
+    assert place.read("file") == b"old"
+
+
+def test_a_forbidden_or_missing_bucket_and_wrong_keys_are_one_line(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageError, match="no such bucket"):
+        S3Storage("s3://nowhere/a").entries()
+    with pytest.raises(StorageError, match="no such bucket"):
+        S3Storage("s3://nowhere/a").read("b")
+    for name, value in s3.environment("reader").items():
+        monkeypatch.setenv(name, value)
+    assert S3Storage("s3://open/nothing-here").entries() == []
+    for act in (
+        lambda: S3Storage("s3://closed/secret").entries(),
+        lambda: S3Storage("s3://closed/secret").read("labels.csv"),
+        lambda: S3Storage("s3://open/x").write("y", b""),
+    ):
+        with pytest.raises(StorageError, match="forbidden") as error:
+            act()
+        assert "\n" not in str(error.value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(StorageError, match="forbidden") as error:
+        S3Storage("s3://open/x").read("y")
+    assert "another" not in str(error.value)
+
+
+@pytest.mark.usefixtures("few_attempts")
+def test_an_unreachable_server_is_one_line(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9") as error:
+        S3Storage("s3://open/x").read("y")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["500", "reset", "half"])
+def test_passing_faults_are_survived(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 100_000
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def first_two(method: str, path: str) -> str | None:
+        seen[method, path] += 1
+        return kind if seen[method, path] <= 2 else None
+
+    (tmp_path / "file").write_bytes(content)
+    with run_faulty_proxy(s3, first_two) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        place = S3Storage(f"s3://open/faults-{kind}")
+        place.write("small", b"small")
+        place.put("large", tmp_path / "file")
+        assert place.read("small") == b"small"
+        assert place.read("large") == content
+        assert [entry.name for entry in place.entries()] == ["large", "small"]
+    assert max(seen.values()) >= 3
+
+
+@pytest.mark.usefixtures("few_attempts")
+@pytest.mark.parametrize("kind", ["500", "reset", "half"])
+def test_lasting_faults_end_in_one_line(s3: S3Server, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    S3Storage("s3://open/lasting").write("file", b"content")
+    tries: Counter[str] = Counter()
+
+    def always(method: str, path: str) -> str | None:
+        tries[method] += 1
+        return kind
+
+    with run_faulty_proxy(s3, always) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(StorageError) as error:
+            S3Storage("s3://open/lasting").read("file")
+    assert "\n" not in str(error.value)
+    assert 3 <= tries["GET"] <= 9
+
+
+def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    place = S3Storage("s3://open/replaced")
+    place.write("file", b"a" * 50_000)
+    with place.open("file") as stream:
+        place.write("file", b"b" * 50_000)
+        with pytest.raises(StorageError, match="replaced"):
+            stream.read()
