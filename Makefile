@@ -39,7 +39,8 @@ compile: $(VENV)/.with-torch ## Write dist/<pipeline>.yaml for the KFP UI
 
 .PHONY: golden
 golden: $(VENV)/.with-dev ## Write the golden pipeline files again, after a wanted change of an interface
-	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden --output-dir tests/golden
+	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden \
+		--volume affectflow-data --output-dir tests/golden
 
 .PHONY: ui
 ui: $(VENV)/.with-torch ## Open MLflow on the runs in WORK, at http://127.0.0.1:5000

@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"error: docker: got {error}, wanted a built image; mend what it says above", file=sys.stderr)
             return USER_ERROR
-        say(
-            f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB; also named {', '.join(names[1:]) or 'nothing else'}"
-        )
+        say(f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB")
+        for name in names[1:]:
+            say(f"also named {name}")
     return 0
 
 

@@ -1,8 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
 Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
-inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
-place.
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names
+another place.
 """
 
 import os
