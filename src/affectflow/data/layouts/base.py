@@ -17,9 +17,7 @@ Box = tuple[float, float, float, float]
 
 _LANDMARKS = 68
 #: Landmarks as nearly all rows write them; three times faster than parsing 136 numbers.
-_PLAIN_LANDMARKS = re.compile(
-    rf"(?:-?[0-9]++(?:\.[0-9]*+)?+;){{{2 * _LANDMARKS - 1}}}+-?[0-9]++(?:\.[0-9]*+)?+"
-)
+_PLAIN_LANDMARKS = re.compile(rf"(?:-?[0-9]++(?:\.[0-9]*+)?+;){{{2 * _LANDMARKS - 1}}}+-?[0-9]++(?:\.[0-9]*+)?+")
 
 
 @dataclass(frozen=True, slots=True)
