@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 from documented import PAGES, ROOT, Fence, apply_diff, fences, page_before
+from preloaded_python import preloaded_python
 
 from affectflow.data.synthetic import write_synthetic_affectnet
 from affectflow.labels import EXPRESSIONS
 
 pytestmark = pytest.mark.slow
 
-COPIED = ("src", "components", "pipelines", "tests", "docs", "pyproject.toml", "Makefile", "mkdocs.yml", "README.md")
+COPIED = (
+    *("src", "components", "pipelines", "tests", "docs"),
+    *("pyproject.toml", "constraints.txt", "Makefile", "mkdocs.yml", "README.md"),
+)
 BACKBONE = "mobilenetv1_100"
 FACES_PER_CLASS = 24
 RUN_LANGUAGES = {"bash"}
@@ -89,9 +93,17 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, project / name)
-    (project / ".venv").symlink_to(Path(sys.prefix))
-    yield Reader(project, {"DIR": str(write_faces(folder)), "FILE": str(write_weights(folder))})
-    shutil.rmtree(project / "out", ignore_errors=True)
+    for name in ("pyproject.toml", "constraints.txt"):
+        os.utime(project / name, (0, 0))  # the environment is made already, so make need not make it again
+    commands = project / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name in (".with-torch", ".with-dev"):
+        (commands.parent / name).touch()
+    for command in (Path(sys.prefix) / "bin").iterdir():
+        (commands / command.name).symlink_to(command)
+    reader = Reader(project, {"DIR": str(write_faces(folder)), "FILE": str(write_weights(folder))})
+    with preloaded_python(commands / "python", reader.environment):
+        yield reader
 
 
 def write_faces(folder: Path) -> Path:
