@@ -22,7 +22,14 @@ from pathlib import Path
 LOADED = (
     *("numpy", "pandas", "pyarrow.parquet", "pydantic", "matplotlib.figure", "PIL.Image", "psutil", "simplejpeg"),
     *("scipy.stats", "sklearn.metrics", "krippendorff", "torch", "torchvision.transforms.v2", "timm", "kfp.dsl"),
-    *("kfp.dsl.executor", "kfp.compiler", "mlflow.pyfunc", "mlflow.models", "safetensors.torch", "packaging.requirements"),
+    *(
+        "kfp.dsl.executor",
+        "kfp.compiler",
+        "mlflow.pyfunc",
+        "mlflow.models",
+        "safetensors.torch",
+        "packaging.requirements",
+    ),
 )
 
 _CLIENT = """#!{python} -ISS
