@@ -169,7 +169,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, spec: InputSpec) -> Non
     elif spec.type == "List":
         group.add_argument(flag, nargs="+", metavar=name.rstrip("s").upper(), **options)
     else:
-        kinds = {"Integer": int, "Float": float, "String": str}
+        kinds = {"Integer": int, "Float": float, "String": str, "Dict": json.loads}
         group.add_argument(flag, type=kinds[spec.type], metavar=spec.type.upper(), **options)
 
 

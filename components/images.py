@@ -14,6 +14,7 @@ TARGETS = MappingProxyType(
         "compute_class_weights": "data",
         "fine_tune": "torch",
         "evaluate": "torch",
+        "plan_models": "data",
         "compare_runs": "data",
     }
 )
@@ -29,6 +30,11 @@ def image(step: str) -> str:
     The tag ends with the digest of the code that the step can reach, never ``latest``: KFP's cache keys hold the
     image's name and know nothing of what is in it.
     """
-    registry = os.environ.get(REGISTRY_VARIABLE, "").rstrip("/")
     tag = os.environ.get(TAG_VARIABLE) or f"{__version__}-{code_digest(step)[:16]}"
-    return f"{registry + '/' if registry else ''}affectflow-{TARGETS[step]}:{tag}"
+    return image_name(TARGETS[step], tag)
+
+
+def image_name(target: str, tag: str) -> str:
+    """Return the name of a target's image in the registry that is set."""
+    registry = os.environ.get(REGISTRY_VARIABLE, "").rstrip("/")
+    return f"{registry + '/' if registry else ''}affectflow-{target}:{tag}"

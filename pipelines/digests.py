@@ -15,7 +15,12 @@ from affectflow.errors import DataError, SettingsError, what_got_wanted
 READ_UP_TO_BYTES = 1 << 30
 
 #: A path among the parameters → the parameter that holds its digest.
-DIGEST_PARAMETERS = {"data_source": "data_source_digest", "train_weights": "train_weights_digest"}
+DIGEST_PARAMETERS = {
+    "data_source": "data_source_digest",
+    "train_weights": "train_weights_digest",
+    "plan_weights_vggface2": "plan_weights_vggface2_digest",
+    "plan_weights_imagenet": "plan_weights_imagenet_digest",
+}
 
 
 def add_digests(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+#: How many models a pipeline trains at a time; empty for all of them. Read when the pipeline is compiled.
+PARALLEL_VARIABLE = "AFFECTFLOW_PARALLEL_MODELS"
+
 _PYTHON_TYPES = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
 
 

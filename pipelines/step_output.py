@@ -26,13 +26,13 @@ class StepOutput(io.TextIOBase):
 
     Attributes:
         started: names of the tasks that were started; the others were done before.
-        error_line: the line of the step that failed last, without ``error:``; empty while none has.
+        error_lines: the line of each step that failed, without ``error:``, in order.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
         self.started: list[str] = []
-        self.error_line = ""
+        self.error_lines: list[str] = []
         self._line = ""
         self._in_step = False
         self._in_executor_input = False
@@ -82,7 +82,8 @@ class StepOutput(io.TextIOBase):
 
     def _show_step_line(self, text: str) -> None:
         if failed := _ERROR.match(text):
-            self.error_line = failed["line"]
+            self.error_lines.append(failed["line"])
+            self._print(f"   {text}")
         else:
             self._print(f"   {text}")
 

@@ -17,7 +17,7 @@ Settings = dict[str, Any]
 
 @dsl.pipeline(name="train-one", display_name="Train one model")
 @parameters_of(
-    filled=["compare_runs", "compare_metrics_digests"],
+    filled=["evaluate_plan_key", "compare_runs", "compare_plan"],
     data=ingest_affectnet,
     split=split_dataset,
     train=fine_tune,
@@ -27,7 +27,7 @@ Settings = dict[str, Any]
 def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settings, compare: Settings) -> str:
     """Fine-tune and score one model; with a VGGFace2 weights file the defaults are the paper's model 10.
 
-    Returns the id of the model's MLflow run.
+    Returns the address of the model's evaluation in MLflow.
     """
     ingested = ingest_affectnet(**data)
     ingested.set_display_name("Ingest faces")
@@ -54,8 +54,6 @@ def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settin
     )
     scored.set_display_name("Evaluate")
 
-    compared = compare_runs(
-        runs=[scored.outputs["run"]], metrics_digests=[scored.outputs["metrics_digest"]], **compare
-    )
+    compared = compare_runs(runs=[scored.outputs["evaluation"]], **compare)
     compared.set_display_name("Compare with the published figures")
-    return scored.outputs["run"]
+    return scored.outputs["evaluation"]

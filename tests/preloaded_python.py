@@ -1,8 +1,8 @@
 """A python that starts at once: it has the large packages loaded and forks for every command.
 
-``python -m X …`` costs seconds to import torch, timm, kfp and MLflow. Here a server imports them once; the script that
-stands in for ``python`` hands it arguments, environment, folder and streams, and a fork runs the module as ``python``
-would. The project's own code is imported by each fork anew.
+``python -m X …`` costs seconds to import torch, timm, kfp and MLflow. Here a server imports them once; the script
+that stands in for ``python`` hands it arguments, environment, folder and streams, and a fork runs the module as
+``python`` would. The project's own code is imported by each fork anew.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ def _run(arguments: list[str]) -> None:
     code = 0
     try:
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        sys.path[:0] = [os.getcwd(), *paths]
+        sys.path[:0] = [str(Path.cwd()), *paths]
         if arguments[0] == "-m":
             sys.argv = arguments[1:]
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

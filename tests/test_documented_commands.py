@@ -1,7 +1,7 @@
 """Every command of README and docs is run, and every file and change that a page shows is tried.
 
-One small set of drawn faces serves all pages. A page's commands run in order in a copy of the project, where ``DIR``
-is that set and ``FILE`` a file of weights; a command that an earlier page has run in the same copy is not repeated.
+One small set of drawn faces serves all pages. A page's commands run in order in a copy of the project, where
+``DIR`` is that set and ``FILE`` a file of weights; a command that an earlier page has run is not repeated.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Compare models: runs → their predictions and metrics → report."""
+"""Compare models: runs or a plan → their predictions and metrics → report, champion."""
 
 import shutil
 import tempfile
@@ -9,22 +9,32 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import artifact_digest, new_artifact, open_artifact
-from affectflow.errors import SettingsError, what_got_wanted
+from affectflow.artifacts import new_artifact, open_artifact, samples_digest
+from affectflow.errors import AffectflowError, DataError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
+from affectflow.report.champion import Decision, choose_candidate, decide
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
 from affectflow.steps import StepSettings, check_settings
-from affectflow.tracking import download_artifacts, step_run
+from affectflow.tracked_models import (
+    current_champion,
+    download_model,
+    find_failed,
+    find_planned,
+    register_champion,
+)
+from affectflow.tracking import step_run
 
 
 class Settings(StepSettings):
     """What :func:`run` takes; see ``component.py`` for meanings and defaults."""
 
-    runs: list[str] = Field(min_length=1)
+    runs: list[str]
+    plan: list[dict[str, Any]]
     resamples: int = Field(ge=100, le=100_000)
     seed: int = Field(ge=0, lt=2**31)
-    metrics_digests: list[str]
+    registered_model: str = Field(pattern="^[A-Za-z0-9 _.-]*$")
+    champion_metric: str
 
     @field_validator("runs")
     @classmethod
@@ -34,70 +44,156 @@ class Settings(StepSettings):
         return value
 
 
-def run(*, comparison: str, report: str, summary: str, **settings: Any) -> None:
-    """Compare runs and write the report; see ``component.py`` for what each path holds."""
+def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
+    """Compare runs and write the report; see ``component.py`` for what each path holds. Returns its folder."""
     chosen = check_settings(Settings, **settings)
-    digests = chosen.metrics_digests or [""] * len(chosen.runs)
-    if len(digests) != len(chosen.runs):
+    if not chosen.runs and not chosen.plan:
         raise SettingsError(
-            what_got_wanted(
-                "--metrics-digests",
-                got=f"{len(digests)}",
-                wanted=f"{len(chosen.runs)}, one a run",
-                do="leave them out",
-            )
+            what_got_wanted("--runs", got="none", wanted="one or more", do="name runs, or folders of evaluate")
         )
-    scored = [read_run(name, digest) for name, digest in zip(chosen.runs, digests, strict=True)]
+    scored = [read_run(name) for name in chosen.runs] + [read_planned(model) for model in chosen.plan]
+    candidate, decision = _judge_champion(chosen, scored)
+
     header: dict[str, Any] = {}
     with new_artifact(comparison, "comparison", header) as folder:
-        header |= write_comparison(folder, scored, resamples=chosen.resamples, seed=chosen.seed)
+        header |= write_comparison(
+            folder,
+            scored,
+            resamples=chosen.resamples,
+            seed=chosen.seed,
+            champion=decision.words if decision else "",
+        )
     shutil.copyfile(Path(comparison) / "report.html", report)
     shutil.copyfile(Path(comparison) / "report.md", summary)
+    if candidate and decision and decision.promote:
+        _promote(chosen, candidate, decision)
     with step_run("compare_runs") as tracked:
         tracked.log_folder(comparison, folder="comparison")
+
+    for one in scored:
+        if one.status == FAILED:
+            say(f"failed: {one.name}{': ' if one.reason else ''}{one.reason}")
+    if decision:
+        say(f"champion: {decision.words}")
     say(f"compared {len(scored)} run{'s' if len(scored) > 1 else ''}: {Path(comparison) / 'report.html'}")
+    return comparison
 
 
-def read_run(name: str, metrics_digest: str = "") -> ScoredRun:
+def read_run(name: str) -> ScoredRun:
     """Return one model as it was scored.
 
     Args:
-        name: the id of an MLflow run, or the output folder of ``evaluate`` (or the ``metrics/`` in it).
-        metrics_digest: what its metrics had when they were written; empty where that is not known.
+        name: the id of an MLflow run, the address of an evaluation (``runs:/ID/evaluation/KEY``), or the output
+            folder of ``evaluate`` (or the ``metrics/`` in it).
+
+    Raises:
+        AffectflowError: there is nothing of that name, or nothing that can be compared.
     """
     folder = Path(name)
     if folder.is_dir():
         evaluation = folder.parent if folder.name == "metrics" else folder
-        return _read_folders(evaluation, None, name, metrics_digest)
+        return _read_evaluation(evaluation, None, reference=name)
     with tempfile.TemporaryDirectory() as temporary:
-        downloaded = Path(temporary)
-        tags, status = download_artifacts(name, downloaded)
-        if not (downloaded / "evaluation").is_dir() and status in {"FAILED", "KILLED"}:
-            return ScoredRun(
-                name=tags.get("mlflow.runName", name),
-                number=int(tags.get("row") or 0) or None,
-                backbone=tags.get("backbone", "unknown"),
-                pretrained=tags.get("pretrained", "unknown"),
-                loss=tags.get("loss", "unknown"),
-                seed=int(tags.get("seed", 0)),
-                status=FAILED,
-                run_id=name,
+        model = download_model(name, Path(temporary))
+        if model.evaluation:
+            return _read_evaluation(
+                model.evaluation,
+                model.history,
+                reference=model.reference,
+                name=model.name,
+                run_id=model.run_id,
             )
-        history = downloaded / "training" / "history"
-        return _read_folders(downloaded / "evaluation", history, name, metrics_digest)
+        tags = model.tags
+        if model.status not in {"FAILED", "KILLED"} or "loss" not in tags:
+            raise DataError(
+                what_got_wanted(
+                    f"run {name}",
+                    got=f"{model.name!r}, {model.status.lower()}, without an evaluation",
+                    wanted="a model that evaluate scored, or that failed",
+                    do="evaluate its model, or leave it out",
+                )
+            )
+        return ScoredRun(
+            name=model.name,
+            number=int(tags.get("row") or 0) or None,
+            backbone=tags.get("backbone", "unknown"),
+            pretrained=tags.get("pretrained", "unknown"),
+            loss=tags["loss"],
+            seed=int(tags.get("seed", 0)),
+            status=FAILED,
+            run_id=model.run_id,
+            reason=tags.get("error", ""),
+        )
 
 
-def _read_folders(evaluation: Path, history: Path | None, name: str, metrics_digest: str) -> ScoredRun:
+def read_planned(model: dict[str, Any]) -> ScoredRun:
+    """Return a model that ``plan_models`` planned: as it was scored, or as failed where there is no evaluation."""
+    if found := find_planned(model["plan_key"]):
+        return read_run(found)
+    number, seed = int(model["row"]), int(model["seed"])
+    named = {name: str(model[name]) for name in ("backbone", "pretrained", "loss")}
+    run_id, error = find_failed({"row": str(number), "seed": str(seed), **named})
+    return ScoredRun(
+        name=" · ".join([str(number), *named.values(), f"seed {seed}"]),
+        number=number,
+        seed=seed,
+        status=FAILED,
+        run_id=run_id,
+        reason=error or "it was not trained or not evaluated; the log of its steps says why",
+        **named,
+    )
+
+
+def _judge_champion(chosen: Settings, scored: list[ScoredRun]) -> tuple[ScoredRun | None, Decision | None]:
+    """Return the best run by validation and whether it becomes champion; nothing where nothing is registered."""
+    candidate = choose_candidate([run for run in scored if run.run_id], chosen.champion_metric)
+    if not candidate or not chosen.registered_model:
+        return None, None
+    try:
+        champion = current_champion(chosen.registered_model)
+        old = read_run(champion.reference) if champion else None
+    except AffectflowError as error:
+        warn(f"the champion stays as it is, since it cannot be compared: {error}")
+        return None, None
+    return candidate, decide(candidate, old, chosen.champion_metric, resamples=chosen.resamples, seed=chosen.seed)
+
+
+def _promote(chosen: Settings, candidate: ScoredRun, decision: Decision) -> None:
+    tags = {
+        "row": str(candidate.number or ""),
+        "backbone": candidate.backbone,
+        "loss": candidate.loss,
+        "test_set": candidate.test_set_digest[:16],
+    }
+    try:
+        version = register_champion(chosen.registered_model, candidate.reference, tags=tags, why=decision.words)
+    except AffectflowError as error:
+        warn(f"the report is written, but the champion could not be registered: {error}")
+        return
+    say(f"registered models:/{chosen.registered_model}@champion, version {version}")
+
+
+def _read_evaluation(
+    evaluation: Path, history: Path | None, *, reference: str, name: str = "", run_id: str = ""
+) -> ScoredRun:
     metrics = open_artifact(evaluation / "metrics", "metrics")
-    if metrics_digest not in ("", artifact_digest(metrics)):
-        warn(f"run {name} has been evaluated again with other settings since; its newest metrics are compared")
     open_artifact(evaluation / "predictions", "predictions")
     test = pq.read_table(
         evaluation / "predictions" / "predictions.parquet", filters=[("split", "=", "test")]
     ).to_pandas()
+    digest = samples_digest(test["image_id"].tolist(), test["target"].tolist())
+    if digest != metrics["test_set_digest"]:
+        raise DataError(
+            what_got_wanted(
+                reference,
+                got=f"predictions of the test set {digest}",
+                wanted=f"those of its metrics, {metrics['test_set_digest']}",
+                do="evaluate the model again",
+            )
+        )
     model = metrics["model"]
     return ScoredRun(
-        name=name,
+        name=name or reference,
         number=model["row"] or None,
         backbone=model["backbone"],
         pretrained=model["pretrained"],
@@ -112,7 +208,9 @@ def _read_folders(evaluation: Path, history: Path | None, name: str, metrics_dig
         metrics=metrics["test"],
         history=_read_history(history),
         test_set_digest=metrics["test_set_digest"],
-        run_id="" if Path(name).is_dir() else name,
+        run_id=run_id,
+        val_metrics=metrics["val"],
+        reference=reference,
     )
 
 

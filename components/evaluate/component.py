@@ -25,13 +25,15 @@ def evaluate(
     precision: str = "float32",
     workers: int = 0,
     seed: int = 0,
-) -> NamedTuple("Outputs", [("run", str), ("metrics_digest", str)]):  # type: ignore[valid-type]
+    plan_key: str = "",
+) -> NamedTuple("Outputs", [("evaluation", str)]):  # type: ignore[valid-type]
     """Score a model on the validation and test splits, with intervals.
 
     Accuracy, UAR, macro F1, Cohen's kappa, Krippendorff's alpha, areas under ROC and precision-recall curves,
-    each with a 95 % bootstrap interval; recall by expression; confusion matrix.
+    calibration error and Brier score (as trained, and with a temperature fitted on validation), each with a 95 %
+    bootstrap interval; recall, precision and F1 by expression; confusion matrix as counts and as shares.
     Reads faces/, splits/, model/. Writes predictions/: predictions.parquet (image_id, group, split, target,
-    probability); metrics/: metrics.json. Logs to the model's MLflow run.
+    probability); metrics/: metrics.json. Logs all of it to the model's MLflow run, in a folder of its own.
     Exit codes: 0 done, 2 something to mend (one line says what).
     Example: python -m components.evaluate --faces out/ingest/faces --splits out/split/splits
     --model out/train/model --output-dir out/eval
@@ -45,6 +47,7 @@ def evaluate(
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
         workers: Processes that load images; 0 means one a core, at most 8.
         seed: Seed of the bootstrap.
+        plan_key: Key under which a comparison finds this evaluation in MLflow; set by the pipeline.
 
     Returns:
         predictions: Probabilities of every validation and test face.
@@ -54,8 +57,7 @@ def evaluate(
         roc_curve: Of the test split, averaged over expressions, for the KFP UI.
         figures: Confusion matrix, ROC and precision-recall curves, calibration, as one page.
         summary: The test metrics as a table.
-        run: Id of the model's MLflow run, or the folder of metrics where it is untracked.
-        metrics_digest: Digest of the metrics.
+        evaluation: Address of this evaluation in MLflow, or the folder of metrics where it is untracked.
     """
     import json
     from pathlib import Path
@@ -77,6 +79,7 @@ def evaluate(
         precision=precision,
         workers=workers,
         seed=seed,
+        plan_key=plan_key,
     )
     for name, value in result.scalars.items():
         scalars.log_metric(name, value)
@@ -84,4 +87,4 @@ def evaluate(
     roc_curve.log_roc_curve(*result.roc_curve)
     for artifact in (scalars, confusion_matrix, roc_curve):
         Path(artifact.path).write_text(json.dumps(artifact.metadata, indent=2))
-    return (result.run, result.metrics_digest)
+    return (result.evaluation,)

@@ -17,6 +17,7 @@ from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
+    CALIBRATION_METRICS,
     METRICS,
     apply_temperature,
     bootstrap_intervals,
@@ -33,7 +34,14 @@ from affectflow.metrics.drawing import png_bytes
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
-from affectflow.tracking import Run, existing_run, write_sidecar
+from affectflow.tracking import (
+    Run,
+    evaluation_folder,
+    evaluation_reference,
+    existing_run,
+    mark_evaluated,
+    write_sidecar,
+)
 from affectflow.training.inference import best_device, run_model
 from affectflow.training.inputs import Inputs, SplitFaces, open_inputs
 from affectflow.training.loading import WholeFaces, loader
@@ -51,6 +59,7 @@ class Settings(StepSettings):
     precision: Literal["float32", "bfloat16", "float16"]
     workers: int = Field(ge=0, le=128)
     seed: int = Field(ge=0, lt=2**31)
+    plan_key: str = Field(pattern="^([0-9a-f]{16,64})?$")
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,14 @@ class Result:
         classes: names in code order.
         confusion_matrix: counts, rows = truth.
         roc_curve: false positive rates, true positive rates and thresholds, averaged over the classes.
-        run: the MLflow run's id, or the folder of the metrics where the run is untracked.
-        metrics_digest: of the metrics artifact.
+        evaluation: its address in MLflow, or the folder of the metrics where the model is untracked.
     """
 
     scalars: dict[str, float]
     classes: list[str]
     confusion_matrix: list[list[int]]
     roc_curve: tuple[list[float], list[float], list[float]]
-    run: str
-    metrics_digest: str
+    evaluation: str
 
 
 def run(
@@ -94,8 +101,10 @@ def run(
     probability = {
         split: _probabilities(chosen, network, header, inputs, inputs.splits[split]) for split in ("val", "test")
     }
-    scores = {split: _score(chosen, inputs.splits[split], values) for split, values in probability.items()}
     temperature = fit_temperature(inputs.splits["val"].target, probability["val"])
+    scores = {
+        split: _score(chosen, inputs.splits[split], values, temperature) for split, values in probability.items()
+    }
 
     tracked = existing_run(model)
     with new_artifact(predictions, "predictions", {"splits_digest": inputs.splits_digest}) as folder:
@@ -103,7 +112,9 @@ def run(
     fields = {
         "model": {name: header[name] for name in _MODEL_FIELDS},
         "model_digest": artifact_digest(header),
+        "splits_digest": inputs.splits_digest,
         "test_set_digest": inputs.splits["test"].digest,
+        "precision": chosen.precision,
         "temperature": temperature,
         **scores,
     }
@@ -111,17 +122,24 @@ def run(
         write_sidecar(folder, tracked)
 
     pictures = _draw(inputs.splits["test"], probability["test"], temperature, inputs)
-    page = Page(f"{header['backbone']} · {header['loss']} on the test split")
+    page = Page(f"{header['backbone']} · {header['pretrained']} · {header['loss']} · seed {header['seed']}")
+    page.paragraph(_describe(header, scores, temperature))
     page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
     for caption, picture in pictures.items():
         page.images((picture, caption))
     Path(figures).write_text(page.render(), encoding="utf-8")
     Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
-    _log_evaluation(tracked, scores, predictions, metrics, pictures)
+    digest = artifact_digest(read_header(metrics, "metrics"))
+    if tracked.run_id:
+        _log_metrics(tracked, scores, temperature)
+        artifacts = {"predictions": predictions, "metrics": metrics}
+        _log_files(tracked, evaluation_folder(digest), artifacts, figures, pictures)
+        mark_evaluated(tracked, digest, chosen.plan_key)
 
     for line in _table(scores["test"]):
         say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")
-    return _result(inputs.splits["test"], probability["test"], scores["test"], tracked, metrics)
+    evaluation = evaluation_reference(tracked, digest) if tracked.run_id else metrics
+    return _result(inputs.splits["test"], probability["test"], scores["test"], evaluation)
 
 
 def _check_same_splits(model: str, header: dict[str, Any], inputs: Inputs) -> None:
@@ -153,9 +171,22 @@ def _probabilities(
     return outputs.probability.numpy()
 
 
-def _score(chosen: Settings, part: SplitFaces, probability: NDArray[np.float64]) -> dict[str, Any]:
-    intervals = bootstrap_intervals(
-        part.target, probability, groups=part.group, resamples=chosen.resamples, seed=chosen.seed
+def _score(
+    chosen: Settings, part: SplitFaces, probability: NDArray[np.float64], temperature: float
+) -> dict[str, Any]:
+    intervals, scaled = (
+        bootstrap_intervals(
+            part.target,
+            values,
+            groups=part.group,
+            metrics=names,
+            resamples=chosen.resamples,
+            seed=chosen.seed,
+        )
+        for values, names in (
+            (probability, METRICS),
+            (apply_temperature(probability, temperature), CALIBRATION_METRICS),
+        )
     )
     everything = evaluate_all(part.target, probability)
     return {
@@ -163,6 +194,8 @@ def _score(chosen: Settings, part: SplitFaces, probability: NDArray[np.float64])
         **{name: dict(interval) for name, interval in intervals.items()},
         "per_class": everything["per_class"],
         "confusion_matrix": everything["confusion_matrix"],
+        "confusion_matrix_shares": everything["confusion_matrix_shares"],
+        "temperature_scaled": {name: dict(interval) for name, interval in scaled.items()},
     }
 
 
@@ -212,32 +245,48 @@ def _draw(
     return {caption: png_bytes(figure) for caption, figure in pictures.items()}
 
 
-def _log_evaluation(
-    tracked: Run, scores: dict[str, Any], predictions: str, metrics: str, pictures: dict[str, bytes]
-) -> None:
+def _log_metrics(tracked: Run, scores: dict[str, Any], temperature: float) -> None:
+    """Log each split's figures under ``<split>.<metric>``, those of the scaled probabilities with ``.scaled``."""
+    values: dict[str, float] = {"temperature": temperature}
     for split, score in scores.items():
-        values = {}
-        for name in METRICS:
+        intervals = {name: score[name] for name in METRICS}
+        intervals |= {f"{name}.scaled": interval for name, interval in score["temperature_scaled"].items()}
+        for name, interval in intervals.items():
             values |= {
-                f"{split}.{name}{suffix}": score[name][key]
+                f"{split}.{name}{suffix}": interval[key]
                 for key, suffix in (("value", ""), ("low", ".low"), ("high", ".high"))
-                if score[name][key] is not None
+                if interval[key] is not None
             }
-        values |= {
-            f"{split}.recall.{expression}": entry["recall"]
-            for expression, entry in score["per_class"].items()
-            if entry["recall"] is not None
-        }
-        tracked.log_metrics(values)
-    tracked.log_folder(predictions, folder="evaluation/predictions")
-    tracked.log_folder(metrics, folder="evaluation/metrics")
+        for kind in ("recall", "precision", "f1"):
+            values |= {
+                f"{split}.{kind}.{expression}": entry[kind]
+                for expression, entry in score["per_class"].items()
+                if entry[kind] is not None
+            }
+    tracked.log_metrics(values)
+
+
+def _log_files(
+    tracked: Run, folder: str, artifacts: dict[str, str], figures: str, pictures: dict[str, bytes]
+) -> None:
+    for name, artifact in artifacts.items():
+        tracked.log_folder(artifact, folder=f"{folder}/{name}")
+    tracked.log_bytes(Path(figures).read_bytes(), name="figures.html", folder=folder)
     for caption, picture in pictures.items():
-        tracked.log_bytes(picture, name=f"{caption.lower().replace(' ', '_')}.png", folder="evaluation")
+        tracked.log_bytes(picture, name=f"{caption.lower().replace(' ', '_')}.png", folder=folder)
 
 
-def _result(
-    part: SplitFaces, probability: NDArray[np.float64], score: dict[str, Any], tracked: Run, metrics: str
-) -> Result:
+def _describe(header: dict[str, Any], scores: dict[str, Any], temperature: float) -> str:
+    test = scores["test"]
+    before, after = (part["expected_calibration_error"]["value"] for part in (test, test["temperature_scaled"]))
+    return (
+        f"The test split has {test['n']:,} faces. Kept is epoch {header['selected_epoch']}, chosen on "
+        f"validation ({header['settings']['select']}; {scores['val']['n']:,} faces). A temperature of "
+        f"{temperature:.2f}, fitted on validation, takes the calibration error from {before:.3f} to {after:.3f}."
+    )
+
+
+def _result(part: SplitFaces, probability: NDArray[np.float64], score: dict[str, Any], evaluation: str) -> Result:
     curve = mean_roc_curve(part.target, probability)
     false_rate, true_rate = (list(map(float, rates)) for rates in curve) if curve else ([0.0, 1.0], [0.0, 1.0])
     return Result(
@@ -248,8 +297,7 @@ def _result(
         confusion_matrix=score["confusion_matrix"],
         # A mean over classes has no threshold of its own; KFP's chart wants a falling number, not infinity.
         roc_curve=(false_rate, true_rate, [1.0 - rate for rate in false_rate]),
-        run=tracked.run_id or metrics,
-        metrics_digest=artifact_digest(read_header(metrics, "metrics")),
+        evaluation=evaluation,
     )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,6 +53,11 @@ def canonical_digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value that does not depend on key order or white space."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def samples_digest(image_ids: Sequence[str], target: Sequence[int]) -> str:
+    """Return the SHA-256 over samples and their classes: two models are compared on the same digest alone."""
+    return canonical_digest([list(image_ids), [int(code) for code in target]])
 
 
 def dump_json(path: Path, value: Any) -> None:

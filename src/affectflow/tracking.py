@@ -1,8 +1,10 @@
-"""MLflow, in one place: a run per model, nested under a run per pipeline run.
+"""MLflow, as it is written: a run per model, nested under a run per pipeline run.
 
 Tracking is on where ``MLFLOW_TRACKING_URI`` is set, and off otherwise: every function then returns a run
 whose methods do nothing. Parameters carry a prefix (``train.learning_rate``), because KFP's MLflow plugin
-logs a step's inputs under their bare names.
+logs a step's inputs under their bare names. Every evaluation of a model lies in a folder of its run that is named
+by the digest of its metrics, so that none overwrites another; its address is ``runs:/RUN/evaluation/KEY``.
+:mod:`affectflow.tracked_models` reads all of it back.
 """
 
 import contextlib
@@ -10,20 +12,26 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
 from affectflow.artifacts import TRACKING_SIDECAR, dump_json
-from affectflow.errors import TrackingError, what_got_wanted
+from affectflow.errors import AffectflowError, TrackingError, what_got_wanted
 
 #: Names the pipeline's run to the steps of a local pipeline. In the environment, so that it is no cache key.
 PARENT_RUN_ID = "AFFECTFLOW_PARENT_RUN_ID"
 
 DEFAULT_EXPERIMENT = "affectflow"
 ROW_KEY = "row_key"
+
+#: Tag: the one line with which the run's step failed.
+ERROR = "error"
+#: Tag: the newest evaluation of the run's model. Also the folder that holds all of them.
+EVALUATION = "evaluation"
+
+_KEY_LENGTH = 16
 
 
 class Run:
@@ -36,6 +44,9 @@ class Run:
 
     def set_tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
+
+    def delete_tag(self, name: str) -> None:
+        """Delete a tag where there is one."""
 
     def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         """Log numbers of one step, e.g. one epoch; those that are not finite are left out."""
@@ -92,6 +103,11 @@ class MlflowRun(Run):
         from mlflow.entities import RunTag
 
         self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
+
+    @override
+    def delete_tag(self, name: str) -> None:
+        if name in self._client.get_run(self.run_id).data.tags:
+            self._client.delete_tag(self.run_id, name)
 
     @override
     def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
@@ -179,7 +195,7 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
     if not tracking_uri():
         yield Run()
         return
-    with _readable_errors():
+    with readable_errors():
         import mlflow
 
         if os.environ.get("MLFLOW_RUN_ID"):
@@ -197,7 +213,12 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
     with active:
         run = MlflowRun(active.info.run_id)
         run.set_tags({ROW_KEY: row_key, **tags})
-        yield run
+        try:
+            yield run
+        except AffectflowError as error:
+            run.set_tags({ERROR: str(error)})
+            raise
+        run.delete_tag(ERROR)  # of an earlier attempt
 
 
 @contextlib.contextmanager
@@ -210,7 +231,7 @@ def step_run(name: str) -> Iterator[Run]:
     if not tracking_uri():
         yield Run()
         return
-    with _readable_errors():
+    with readable_errors():
         import mlflow
 
         plugin, parent = os.environ.get("MLFLOW_RUN_ID"), os.environ.get(PARENT_RUN_ID)
@@ -230,7 +251,7 @@ def existing_run(artifact: str | Path) -> Run:
     if not tracking_uri() or not sidecar.is_file():
         return Run()
     run_id = str(json.loads(sidecar.read_text(encoding="utf-8"))["run_id"])
-    with _readable_errors():
+    with readable_errors():
         from mlflow import MlflowClient
 
         MlflowClient().get_run(run_id)
@@ -243,13 +264,34 @@ def write_sidecar(folder: Path, run: Run) -> None:
         dump_json(folder / TRACKING_SIDECAR, {"run_id": run.run_id})
 
 
-def start_pipeline_run(*, name: str, artifact_root: Path, params: Mapping[str, Any]) -> str:
+def evaluation_folder(metrics_digest: str) -> str:
+    """Return where an evaluation's files stand among its run's artifacts."""
+    return f"{EVALUATION}/{metrics_digest[:_KEY_LENGTH]}"
+
+
+def evaluation_reference(run: Run, metrics_digest: str) -> str:
+    """Return the address of one evaluation of a model, for :func:`download_model`."""
+    return f"runs:/{run.run_id}/{evaluation_folder(metrics_digest)}"
+
+
+def mark_evaluated(run: Run, metrics_digest: str, plan_key: str = "") -> None:
+    """Name an evaluation the newest of its run, and the one that was planned; called when all of it is logged."""
+    key = metrics_digest[:_KEY_LENGTH]
+    run.set_tags({EVALUATION: key} | ({planned_tag(plan_key): key} if plan_key else {}))
+
+
+def planned_tag(plan_key: str) -> str:
+    """Return the tag that holds the evaluation which a pipeline planned under a key."""
+    return f"planned.{plan_key[:_KEY_LENGTH]}"
+
+
+def start_pipeline_run(*, name: str, artifact_root: Path | None, params: Mapping[str, Any]) -> str:
     """Create the database, the experiment and the run of a local pipeline, before any task can race for them.
 
     Returns:
         The run's id.
     """
-    with _readable_errors():
+    with readable_errors():
         from mlflow import MlflowClient
 
         client = MlflowClient()
@@ -268,74 +310,13 @@ def end_pipeline_run(run_id: str, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
 
-@dataclass(frozen=True)
-class RunDescription:
-    """What a finished model's run holds, for people.
-
-    Attributes:
-        name: of the run.
-        metrics: name → last value.
-        artifact_folder: where its files are: a local folder, or the server's address of them.
-    """
-
-    name: str
-    metrics: dict[str, float]
-    artifact_folder: str
-
-
-def describe_run(run_id: str) -> RunDescription:
-    """Return the name, metrics and place of files of a run.
-
-    Raises:
-        TrackingError: there is no such run.
-    """
-    with _readable_errors():
-        from mlflow import MlflowClient
-
-        run = MlflowClient().get_run(run_id)
-        return RunDescription(
-            name=str(run.info.run_name),
-            metrics=dict(run.data.metrics),
-            artifact_folder=str(run.info.artifact_uri).removeprefix("file://"),
-        )
-
-
-def download_artifacts(run_id: str, destination: Path) -> tuple[dict[str, str], str]:
-    """Copy a run's ``evaluation/`` and ``training/`` artifacts to ``destination``.
-
-    Returns:
-        The run's tags and its status, e.g. ``"FINISHED"``.
-
-    Raises:
-        TrackingError: there is no such run, or no server is set.
-    """
-    if not tracking_uri():
-        raise TrackingError(
-            what_got_wanted(
-                "MLFLOW_TRACKING_URI",
-                got="nothing",
-                wanted="the server that holds the runs",
-                do=f"set it to read run {run_id!r}, or pass folders that evaluate wrote",
-            )
-        )
-    with _readable_errors():
-        from mlflow import MlflowClient
-
-        client = MlflowClient()
-        run = client.get_run(run_id)
-        for folder in ("training", "evaluation"):
-            if client.list_artifacts(run_id, folder):
-                client.download_artifacts(run_id, folder, str(destination))
-        return dict(run.data.tags), str(run.info.status)
-
-
 def count_experiments() -> int:
     """Return how many experiments the tracking server holds (1,000 at most).
 
     Raises:
         TrackingError: it does not answer, or refuses.
     """
-    with _readable_errors():
+    with readable_errors():
         from mlflow import MlflowClient
 
         return len(MlflowClient().search_experiments(max_results=1000))
@@ -361,7 +342,7 @@ def _unfinished_run(experiment_id: str, row_key: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _readable_errors() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """Turn MLflow's exceptions into one line, and quiet what it logs on its way."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -372,11 +353,12 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        away = error.error_code != "RESOURCE_DOES_NOT_EXIST"
         raise TrackingError(
             what_got_wanted(
                 f"MLflow at {tracking_uri()}",
                 got=str(error).splitlines()[0][:300],
-                wanted="an answer",
-                do="check MLFLOW_TRACKING_URI and the run's id, or unset it to go on untracked",
+                wanted="an answer" if away else "a run or model that it has",
+                do="check MLFLOW_TRACKING_URI, or unset it to go on untracked" if away else "check the id or name",
             )
         ) from None

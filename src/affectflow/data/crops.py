@@ -135,6 +135,23 @@ def decode_image(image: bytes | memoryview) -> Pixels:
         return np.asarray(picture.convert("RGB"))
 
 
+def decode_picture(data: bytes) -> Pixels:
+    """Return a picture from elsewhere as upright RGB, shape (H, W, 3) uint8.
+
+    Raises:
+        FaceError: ``truncated``, ``undecodable`` or ``too_many_pixels``.
+    """
+    with _open(data) as picture:
+        return _upright(_decode(data, picture, shrink=1), _orientation(picture))
+
+
+def squared(pixels: Pixels) -> Pixels:
+    """Return a whole picture squared by its longer side, edges repeated, as faces without a box are stored."""
+    height, width = pixels.shape[:2]
+    left, top, side = _square(None, width, height, 0.0)
+    return cut_square(pixels, left, top, side, size=(width, height), face_size=int(side))
+
+
 def pixels_sha256(pixels: Pixels) -> str:
     """Return the SHA-256 of an image's shape and pixels."""
     digest = hashlib.sha256(repr(pixels.shape).encode())

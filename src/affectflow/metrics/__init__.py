@@ -23,7 +23,7 @@ from affectflow.metrics.classification import (
     per_class,
     uar,
 )
-from affectflow.metrics.evaluation import LOWER_IS_BETTER, METRICS, evaluate_all
+from affectflow.metrics.evaluation import CALIBRATION_METRICS, LOWER_IS_BETTER, METRICS, evaluate_all
 from affectflow.metrics.ranking import (
     average_precision,
     mean_roc_curve,
@@ -35,6 +35,7 @@ from affectflow.metrics.significance import compare_seeds, holm, mcnemar
 from affectflow.metrics.temperature import apply_temperature, fit_temperature
 
 __all__ = [
+    "CALIBRATION_METRICS",
     "LOWER_IS_BETTER",
     "METRICS",
     "Resampled",

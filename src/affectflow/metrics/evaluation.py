@@ -37,14 +37,19 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     }
 )
 
+#: Metrics of how far a probability means what it says, which a temperature changes.
+CALIBRATION_METRICS = ("expected_calibration_error", "brier_score")
+
 #: Metrics of which less is better; of all others more is.
-LOWER_IS_BETTER = frozenset({"expected_calibration_error", "brier_score"})
+LOWER_IS_BETTER = frozenset(CALIBRATION_METRICS)
 
 
 def evaluate_all(
     target: npt.ArrayLike, probability: npt.ArrayLike, *, classes: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """Return every metric of :data:`METRICS`, ``n``, ``per_class`` and ``confusion_matrix`` as JSON values.
+    """Return every metric of :data:`METRICS`, ``n``, ``per_class`` and the confusion matrix as JSON values.
+
+    ``confusion_matrix`` holds counts, ``confusion_matrix_shares`` shares of each true class.
 
     Args:
         target: true classes.
@@ -66,4 +71,7 @@ def evaluate_all(
         "n": int(counts.sum()),
         "per_class": per_class(target, probability, classes=classes),
         "confusion_matrix": counts.tolist(),
+        "confusion_matrix_shares": [
+            [count / sum(row) for count in row] if sum(row) else [None] * len(row) for row in counts.tolist()
+        ],
     }

@@ -41,6 +41,9 @@ class ScoredRun:
         history: columns by name, a value an epoch (a DataFrame will do), or None.
         test_set_digest: of the test set.
         run_id: of the MLflow run, or empty.
+        val_metrics: the validation split's entry of ``metrics.json``, or empty; the champion is chosen by it.
+        reference: where the evaluation is: its address in MLflow or a folder; empty for a failed run.
+        reason: why it failed, in one line, where that is known.
     """
 
     name: str
@@ -59,6 +62,9 @@ class ScoredRun:
     history: History | None = None
     test_set_digest: str = ""
     run_id: str = ""
+    val_metrics: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

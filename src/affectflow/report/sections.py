@@ -31,7 +31,7 @@ from affectflow.report.published import (
     PublishedRow,
     published_row,
 )
-from affectflow.report.runs import FINISHED, ScoredRun
+from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 
 #: Metrics of the report's tables → heading. The first six are the paper's.
 COLUMNS: Mapping[str, str] = {
@@ -46,6 +46,7 @@ COLUMNS: Mapping[str, str] = {
 
 _UAR_FIRST = ("uar", *(name for name in COLUMNS if name != "uar"))
 _TABLES = {5: "Table 5: SE-ResNet-50", 6: "Table 6: ResNet-50"}
+_STATUS_TONES = {FINISHED: "", FAILED: "bad"}
 _CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_uar")
 
 
@@ -69,10 +70,15 @@ class Section:
     side_by_side: bool = False
 
 
-def build_sections(comparison: Comparison) -> list[Section]:
-    """Return the report's sections, leaving out those with nothing to say."""
+def build_sections(comparison: Comparison, champion: str = "") -> list[Section]:
+    """Return the report's sections, leaving out those with nothing to say.
+
+    Args:
+        comparison: what is compared.
+        champion: which model is the registry's champion and why, or empty.
+    """
     sections = [
-        _summary(comparison),
+        _summary(comparison, champion),
         *(_paper_table(comparison, table) for table in _TABLES),
         _other_models(comparison),
         _differences(comparison),
@@ -86,7 +92,7 @@ def build_sections(comparison: Comparison) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-def _summary(comparison: Comparison) -> Section:
+def _summary(comparison: Comparison, champion: str) -> Section:
     test_set = comparison.test_set
     if test_set is None:
         return Section("Summary", ["Every run failed: there is nothing to compare."])
@@ -103,6 +109,8 @@ def _summary(comparison: Comparison) -> Section:
     failed = [scored.model.label for scored in comparison.models if scored.model.failed_seeds]
     if failed:
         paragraphs.append(f"Failed in part or whole: {'; '.join(failed)}.")
+    if champion:
+        paragraphs.append(f"Champion: {champion}")
     return Section("Summary", paragraphs)
 
 
@@ -311,7 +319,7 @@ def _runs(comparison: Comparison) -> Section:
             run.name,
             scored.model.label,
             str(run.seed),
-            Cell(run.status, "" if run.status == FINISHED else "bad"),
+            Cell(run.status if run.status == FINISHED else f"failed\n{run.reason}", _STATUS_TONES[run.status]),
             run.run_id,
         ]
         for scored in comparison.models

@@ -41,7 +41,7 @@ CSV_COLUMNS = (
 
 
 def write_comparison(
-    folder: str | Path, runs: Sequence[ScoredRun], *, resamples: int = 2000, seed: int = 0
+    folder: str | Path, runs: Sequence[ScoredRun], *, resamples: int = 2000, seed: int = 0, champion: str = ""
 ) -> dict[str, Any]:
     """Write ``report.html``, ``report.md`` and ``comparison.csv``, and return the fields of ``comparison.json``.
 
@@ -53,17 +53,18 @@ def write_comparison(
         runs: the runs to compare, finished or failed; one is enough.
         resamples: bootstrap resamples behind each interval.
         seed: of the bootstrap.
+        champion: which model is the registry's champion and why, where that was judged.
 
     Raises:
         DataError: runs over different test sets, faulty predictions, or a number that is no row.
     """
     comparison = compare(runs, resamples=resamples, seed=seed)
-    sections = build_sections(comparison)
+    sections = build_sections(comparison, champion)
     target = Path(folder)
     (target / "report.html").write_text(render_html(sections), encoding="utf-8")
     (target / "report.md").write_text(render_markdown(sections), encoding="utf-8")
     _write_csv(target / "comparison.csv", comparison)
-    return header_fields(comparison)
+    return {**header_fields(comparison), "champion": champion}
 
 
 def render_html(sections: Sequence[Section]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from affectflow.artifacts import artifact_digest, canonical_digest
+from affectflow.artifacts import artifact_digest, samples_digest
 from affectflow.data.faces import Faces
 from affectflow.data.splits import check_splits_belong, read_splits
 from affectflow.labels import NUM_EXPRESSIONS
@@ -34,7 +34,7 @@ class SplitFaces:
     @property
     def digest(self) -> str:
         """SHA-256 over image ids and targets: two models are compared on the same digest alone."""
-        return canonical_digest([self.image_id.tolist(), self.target.tolist()])
+        return samples_digest(self.image_id.tolist(), self.target.tolist())
 
     @property
     def counts(self) -> list[int]:
