@@ -5,6 +5,11 @@ data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`Aff
 print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
 """
 
+import errno
+
+#: What the system calls a disk, or a user's share of it, that has no room left.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 #: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
 USER_ERROR = 2
 #: With which a step ends that SIGTERM stopped and that can go on: 128 and the signal's number.

@@ -2,9 +2,8 @@
 
 import errno
 
-from affectflow.errors import what_got_wanted
+from affectflow.errors import FULL_DISK, what_got_wanted
 
-_DISK = (errno.ENOSPC, errno.EDQUOT)
 _DISK_WORDS = ("no space left on device", "disk quota exceeded", "os error 28")
 _MEMORY_WORDS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "out of memory",
@@ -20,7 +19,7 @@ def shortage(error: BaseException) -> str | None:
     """
     for one in _chain(error):
         text = str(one).lower()
-        if getattr(one, "errno", None) in _DISK or any(word in text for word in _DISK_WORDS):
+        if getattr(one, "errno", None) in FULL_DISK or any(word in text for word in _DISK_WORDS):
             return what_got_wanted(
                 _file_of(one) or "the disk",
                 got="a full disk",

@@ -15,6 +15,7 @@ from affectflow.errors import (
     StoppedError,
     what_got_wanted,
 )
+from affectflow.preflight import check_surroundings
 from affectflow.progress import detail, report_error
 from affectflow.shortage import shortage
 
@@ -53,7 +54,7 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
-    """Call a step's ``run``; a fault that the user can mend ends it with one line and exit code 2.
+    """Check what lies around a step and call its ``run``; what the user can mend ends it with one line and code 2.
 
     A full disk and too little memory are such faults. Any other exception is our own fault: its traceback is
     printed, credentials masked, and the exit code is 1. SIGTERM after which a step can go on ends it with 143.
@@ -61,6 +62,7 @@ def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
     """
     start = time.monotonic()
     try:
+        check_surroundings(arguments)
         result = run(**arguments)
     except AffectflowError as error:
         detail(traceback.format_exc())

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -35,6 +36,11 @@ _MAX_STORED_PIXELS = 4_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _ORIENTATION = 0x0112
 _RATIO_16_TO_8 = 257
+#: Decoder's warnings about oddities that cost no pixel. Many bytes before the end, or some before a restart marker
+#: (0xd0 to 0xd7), are what is left of damaged data.
+_HARMLESS = re.compile(
+    r"Invalid SOS parameters for sequential|: ([1-9]|1[0-6]) extraneous bytes before marker 0x(?!d[0-7])"
+)
 _TRUNCATED = ("truncated", "premature end of jpeg file", "not enough", "unexpected end")
 
 
@@ -275,11 +281,17 @@ def _decode(data: bytes, picture: Image.Image, *, shrink: int) -> Pixels:
 
 def _decode_jpeg(data: bytes, picture: Image.Image, shrink: int) -> Pixels:
     width, height = picture.size
-    pixels: Pixels = simplejpeg.decode_jpeg(
-        data,
-        min_width=math.ceil(width / shrink) if shrink > 1 else 0,
-        min_height=math.ceil(height / shrink) if shrink > 1 else 0,
-    )
+    least = {
+        "min_width": math.ceil(width / shrink) if shrink > 1 else 0,
+        "min_height": math.ceil(height / shrink) if shrink > 1 else 0,
+    }
+    pixels: Pixels
+    try:
+        pixels = simplejpeg.decode_jpeg(data, **least)
+    except ValueError as error:
+        if not _HARMLESS.search(str(error)):
+            raise
+        pixels = simplejpeg.decode_jpeg(data, **least, strict=False)
     return pixels
 
 

@@ -91,7 +91,7 @@ class Trainer:
         compiled: bool,
         on_epoch: Callable[[Row, float | None], None],
     ) -> None:
-        assert isinstance(train_loader.batch_sampler, EpochBatches)
+        assert isinstance(train_loader.batch_sampler, EpochBatches)  # noqa: S101 (our own call)
         self.model, self.loss = model, loss
         self.forward = parallel(model, device, compiled=compiled)
         self.train_loader, self.val_loader, self.val_size = train_loader, val_loader, val_size
