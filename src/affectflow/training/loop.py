@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,7 +180,7 @@ class Trainer:
         self.watch.look()
         return left * self.batches.batch_size
 
-    def _batches_of(self, loader: Iterator[Sample]) -> Iterator[Sample]:
+    def _batches_of(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield batches; SIGTERM may end the loader's processes first, where it is sent to all of them."""
         try:
             yield from loader
