@@ -68,7 +68,7 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
     write_file(summary, (Path(comparison) / "report.md").read_bytes())
     if candidate and decision and decision.promote:
         _promote(chosen, candidate, decision)
-    with step_run("compare_runs") as tracked:
+    with step_run("compare_runs", str(Path(comparison).absolute().parent)) as tracked:
         tracked.log_folder(comparison, folder="comparison")
 
     for one in scored:

@@ -1,5 +1,6 @@
 """Score a model: settings → inputs → probabilities → metrics with intervals → artifacts, figures, MLflow run."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from pydantic import Field
 from affectflow.artifacts import artifact_digest, new_artifact, read_header, write_file
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.headers import ModelHeader, check_header
 from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
@@ -31,7 +33,6 @@ from affectflow.metrics import (
 )
 from affectflow.metrics import figures as draw
 from affectflow.metrics.drawing import png_bytes
-from affectflow.headers import ModelHeader, check_header
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
@@ -109,37 +110,38 @@ def run(
         split: _score(chosen, inputs.splits[split], values, temperature) for split, values in probability.items()
     }
 
-    tracked = existing_run(model)
-    table = _prediction_table(inputs, probability)
-    about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
-    with new_artifact(predictions, "predictions", about) as folder:
-        pq.write_table(table, folder / PREDICTIONS_FILE)
-    fields = {
-        "model": {name: header[name] for name in _MODEL_FIELDS},
-        "model_digest": artifact_digest(header),
-        "splits_digest": inputs.splits_digest,
-        "test_set_digest": inputs.splits["test"].digest,
-        "precision": chosen.precision,
-        "temperature": temperature,
-        **scores,
-    }
-    with new_artifact(metrics, "metrics", fields) as folder:
-        write_sidecar(folder, tracked)
+    journal = str(Path(metrics).absolute().parent)
+    with contextlib.closing(existing_run(model, journal)) as tracked:
+        table = _prediction_table(inputs, probability)
+        about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
+        with new_artifact(predictions, "predictions", about) as folder:
+            pq.write_table(table, folder / PREDICTIONS_FILE)
+        fields = {
+            "model": {name: header[name] for name in _MODEL_FIELDS},
+            "model_digest": artifact_digest(header),
+            "splits_digest": inputs.splits_digest,
+            "test_set_digest": inputs.splits["test"].digest,
+            "precision": chosen.precision,
+            "temperature": temperature,
+            **scores,
+        }
+        with new_artifact(metrics, "metrics", fields) as folder:
+            write_sidecar(folder, tracked)
 
-    pictures = _draw(inputs.splits["test"], probability["test"], temperature, inputs)
-    page = Page(f"{header['backbone']} · {header['pretrained']} · {header['loss']} · seed {header['seed']}")
-    page.paragraph(_describe(header, scores, temperature))
-    page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
-    for caption, picture in pictures.items():
-        page.images((picture, caption))
-    write_file(figures, page.render())
-    write_file(summary, _markdown(scores["test"], tracked))
-    digest = artifact_digest(read_header(metrics, "metrics"))
-    if tracked.run_id:
-        _log_metrics(tracked, scores, temperature)
-        artifacts = {"predictions": predictions, "metrics": metrics}
-        _log_files(tracked, evaluation_folder(digest), artifacts, figures, pictures)
-        mark_evaluated(tracked, digest, chosen.plan_key)
+        pictures = _draw(inputs.splits["test"], probability["test"], temperature, inputs)
+        page = Page(f"{header['backbone']} · {header['pretrained']} · {header['loss']} · seed {header['seed']}")
+        page.paragraph(_describe(header, scores, temperature))
+        page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
+        for caption, picture in pictures.items():
+            page.images((picture, caption))
+        write_file(figures, page.render())
+        write_file(summary, _markdown(scores["test"], tracked))
+        digest = artifact_digest(read_header(metrics, "metrics"))
+        if tracked.run_id:
+            _log_metrics(tracked, scores, temperature)
+            artifacts = {"predictions": predictions, "metrics": metrics}
+            _log_files(tracked, evaluation_folder(digest), artifacts, figures, pictures)
+            mark_evaluated(tracked, digest, chosen.plan_key)
 
     for line in _table(scores["test"]):
         say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")

@@ -1,8 +1,9 @@
 """Artifacts: folders that steps pass on, each with a header that says what is in it.
 
-A folder is written under a temporary name, synced and renamed when whole, so a killed step leaves nothing that looks
-finished; what it leaves is removed by the next writer. Its header is a JSON file with ``artifact`` (the kind), ``schema_version`` and ``files`` (bytes and
-SHA-256 of every other file); :func:`open_artifact` checks all of them.
+A folder is written under a temporary name, synced and renamed when whole, so a killed step leaves nothing that
+looks finished; what it leaves is removed by the next writer. Its header is a JSON file with ``artifact`` (the
+kind), ``schema_version`` and ``files`` (bytes and SHA-256 of every other file); :func:`open_artifact` checks all
+of them.
 """
 
 import contextlib
@@ -156,7 +157,7 @@ def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
         file = folder / name
         if "/" in name or "\0" in name or name in {"", ".", ".."}:
             raise _wrong(folder / HEADERS[kind], f"the file name {name!r}", "plain names of files beside it")
-        if not isinstance(entry, dict) or not _ENTRY <= entry.keys() or not isinstance(entry["sha256"], str):
+        if not isinstance(entry, dict) or not entry.keys() >= _ENTRY or not isinstance(entry["sha256"], str):
             raise _wrong(folder / HEADERS[kind], f"{entry!r} about {name}", "its bytes and its sha256")
         if not file.is_file():
             raise _wrong(file, "no file", f"the one that {HEADERS[kind]} lists")

@@ -15,7 +15,7 @@ _MEMORY_WORDS = (
 def shortage(error: BaseException) -> str | None:
     """Return the one line for an error that a full disk or a lack of memory caused; None for any other.
 
-    Libraries raise errors of many types for both, often while they handle another, so the whole chain is looked at.
+    Libraries raise errors of many types for both, often while they handle another: the whole chain is looked at.
     """
     for one in _chain(error):
         text = str(one).lower()

@@ -143,20 +143,21 @@ def _serve() -> None:
         answer(code=os.waitstatus_to_exitcode(status))
 
 
-def _fork_instead_of_starting_anew() -> None:
-    """Let the processes that train together be forked: a new interpreter that loads torch takes 10 s of a core."""
-    import functools
+def _fork_processes_that_train_together() -> None:
+    """Let them be forked, and load their images themselves: a new interpreter takes 10 s of a core to load torch."""
     from multiprocessing import forkserver
 
-    from affectflow.training import distributed
+    from affectflow.training import distributed, loading
 
-    start = distributed.start_processes
-    distributed.start_processes = functools.partial(_with_fork, start)
+    def start(function: Any, *arguments: Any, **options: Any) -> Any:
+        return begin(function, *arguments, **{**options, "start_method": "fork"})
+
+    def load(dataset: Any, **options: Any) -> Any:
+        return load_batches(dataset, **{**options, "num_workers": 0, "multiprocessing_context": None})
+
+    begin, load_batches = distributed.start_processes, loading.DataLoader
+    distributed.start_processes, loading.DataLoader = start, load
     forkserver.ensure_running = lambda: None  # type: ignore[assignment]
-
-
-def _with_fork(start: Any, *arguments: Any, **options: Any) -> Any:
-    return start(*arguments, **{**options, "start_method": "fork"})
 
 
 def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
@@ -169,7 +170,8 @@ def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
             os.dup2(source.fileno(), target)
     for name, value in request.get("environment", {}).items():
         os.environ[name] = value
-    _fork_instead_of_starting_anew()
+    if "--processes" in request["flags"]:
+        _fork_processes_that_train_together()
     code = 1
     try:
         if request.get("address_space"):
