@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class StepServer:
         assert ended.code == 0, f"{step} ended with {ended.code}:\n{ended.output}"
         return ended.seconds
 
+    def address_space(self) -> int:
+        """Return how many bytes of addresses a command has as it starts."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[0])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -97,9 +103,12 @@ class Started:
             return False
         return True
 
-    def wait(self) -> Ended:
-        """Wait for the end, and end what it may have left."""
+    def wait(self, at_most: float = 300.0) -> Ended:
+        """Wait for the end, and end what it may have left; after ``at_most`` seconds it is killed."""
+        watch = threading.Timer(at_most, self.signal, (signal.SIGKILL,), {"group": True})
+        watch.start()
         code = self._read()["code"]
+        watch.cancel()
         seconds = time.monotonic() - self._began
         self.signal(signal.SIGKILL, group=True)
         output = self._log.read_text(errors="replace") if self._log.is_file() else ""

@@ -139,12 +139,13 @@ def test_a_real_server_that_is_stopped_and_started_again_has_all_of_a_training(
 ) -> None:
     folder, port = tmp_path / "mlflow", free_port()
     folder.mkdir()
+    log = tmp_path / "log"
     environment = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "AFFECTFLOW_RETRY_SECONDS": "60"}
     out = tmp_path / "out"
     flags = [*pipeline.flags("fine_tune", epochs=6), "--output-dir", str(out)]
     with mlflow_server(folder, port=port):
-        training = steps.start("fine_tune", flags, environment=environment, log=str(tmp_path / "log"))
-        while "epoch 1/" not in (tmp_path / "log").read_text():
+        training = steps.start("fine_tune", flags, environment=environment, log=str(log))
+        while not log.is_file() or "epoch 1/" not in log.read_text():
             time.sleep(0.02)
     with mlflow_server(folder, port=port) as url:
         ended = training.wait()
