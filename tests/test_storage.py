@@ -48,6 +48,14 @@ def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
     assert place.entries() == [Entry("top", 0)]
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new_one(place: Storage) -> None:
+    place.write("file", b"old " * 1000)
+    with place.open("file") as stream:
+        place.write("file", b"new!" * 1000)
+        assert stream.read() == b"old " * 1000
+    assert place.read("file") == b"new!" * 1000
+
+
 def test_files_are_put_and_got_whole(place: Storage, tmp_path: Path) -> None:
     content = bytes(range(256)) * 100_000  # more than one range
     (tmp_path / "file").write_bytes(content)
