@@ -77,7 +77,7 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     command = [
         _program(), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-master.telemetry=false", "-s3", f"-s3.config={folder / 's3.json'}", f"-s3.port={port}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=10",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=100",
         *(f"-{name}={number}" for name, number in zip(names, others, strict=True)),
     ]  # fmt: skip
     log = folder / "server.log"

@@ -5,15 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from affectflow.data.quarantine import FaceError, Reason
 from affectflow.doctor.check import Finding
 from affectflow.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
     from affectflow.data.listing import Listing
 
-#: Listed pictures that are looked for, and of those the ones that are opened.
-_LOOKED_FOR = 200
+#: Listed pictures that are opened.
+_OPENED = 200
 
 #: Faces of the rarest expression that the paper's splits leave some of to train on.
 _PAPER_SPLITS = 1000
@@ -61,17 +60,16 @@ def _check_rarest(counts: Counter[int]) -> Iterator[Finding]:
 
 def _check_pictures(listing: "Listing") -> Iterator[Finding]:
     from affectflow.data.crops import decode_picture
+    from affectflow.data.quarantine import FaceError, Reason
 
-    drawn = random.Random(0).sample(listing.faces, min(_LOOKED_FOR, len(listing.faces)))
-    missing, broken = [], []
+    drawn = random.Random(0).sample(listing.faces, min(_OPENED, len(listing.faces)))  # noqa: S311 - to look at
+    missing: list[str] = []
+    broken: list[str] = []
     for face in drawn:
         try:
             decode_picture(listing.source.read(face.folders, face.source_path))
         except FaceError as error:
-            if error.reason is Reason.MISSING:
-                missing.append(face.source_path)
-            else:
-                broken.append(f"{face.source_path} ({error.reason})")
+            (missing if error.reason is Reason.MISSING else broken).append(f"{face.source_path} ({error.detail})")
     if missing:
         found = f"{len(missing)} of {len(drawn)} looked for are missing, e.g. {missing[0]}"
         yield Finding("pictures", "bad", found, "copy them, or pass the --source that the lists belong to")
