@@ -271,7 +271,7 @@ def _make_bucket(settings: dict[str, str]) -> None:
         _s3(settings).create_bucket(Bucket=_BUCKET)
 
 
-def _s3(settings: dict[str, str]):  # noqa: ANN202 - boto3's clients have no type of their own
+def _s3(settings: dict[str, str]):
     import boto3
     from botocore.config import Config
 

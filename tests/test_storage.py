@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, run_faulty_proxy
 
-from affectflow import storage
+from affectflow import s3 as s3_module
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
-from affectflow.storage import Entry, S3Storage, Storage, open_storage
+from affectflow.s3 import S3Storage
+from affectflow.storage import Entry, Storage, open_storage
 from pipelines.digests import add_digests
 
 
@@ -24,8 +25,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 3)
-    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(s3_module, "ATTEMPTS", 3)
+    monkeypatch.setattr(s3_module, "LONGEST_PAUSE", 0.1)
 
 
 def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
@@ -188,7 +189,7 @@ def test_lasting_faults_end_in_one_line(s3: S3Server, monkeypatch: pytest.Monkey
 
 
 def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 1000)
     place = S3Storage("s3://open/replaced")
     place.write("file", b"a" * 50_000)
     with place.open("file") as stream:

@@ -118,7 +118,7 @@ def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
         file = folder / name
         if "/" in name or "\0" in name or name in {"", ".", ".."}:
             raise _wrong(folder / HEADERS[kind], f"the file name {name!r}", "plain names of files beside it")
-        if not isinstance(entry, dict) or not _ENTRY <= entry.keys() or not isinstance(entry["sha256"], str):
+        if not isinstance(entry, dict) or not entry.keys() >= _ENTRY or not isinstance(entry["sha256"], str):
             raise _wrong(folder / HEADERS[kind], f"{entry!r} about {name}", "its bytes and its sha256")
         if not file.is_file():
             raise _wrong(file, "no file", f"the one that {HEADERS[kind]} lists")
