@@ -1,8 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
 Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
-inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
-place.
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names
+another place.
 """
 
 import os
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -184,7 +184,7 @@ def _show_evaluation(reference: str) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = download_model(reference, Path(temporary))
-        assert model.evaluation
+        assert model.evaluation  # noqa: S101 (the reference names one)
         scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:

@@ -77,7 +77,7 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     command = [
         _program(), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-master.telemetry=false", "-s3", f"-s3.config={folder / 's3.json'}", f"-s3.port={port}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=10",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=100",
         *(f"-{name}={number}" for name, number in zip(names, others, strict=True)),
     ]  # fmt: skip
     log = folder / "server.log"
@@ -124,7 +124,8 @@ def _make_buckets(server: S3Server, process: "subprocess.Popen[bytes]", log: Pat
             time.sleep(0.3)
 
 
-#: Decides on a fault for a request, by its method and path: "500", "reset", "half" (the body breaks off) or None.
+#: Decides on a fault for a request, by its method and path: "500", "403", "reset", "half" (the body breaks off) or
+#: None.
 Fault = Callable[[str, str], str | None]
 
 
@@ -146,8 +147,8 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.connection.close()
                 self.close_connection = True
                 return
-            if kind == "500":
-                self.send_response(503)
+            if kind in ("500", "403"):
+                self.send_response(int(kind))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -171,7 +172,7 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.close_connection = True
             connection.close()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     proxy.daemon_threads = True

@@ -138,7 +138,7 @@ def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) 
     model.train()
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         if device.type == "cuda":
-            convert_sync_batchnorm(model)
+            share_batchnorm(model)
         else:
             shares_batchnorm = True
             warn(
@@ -150,6 +150,17 @@ def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) 
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=shares_batchnorm,
     )
+
+
+def share_batchnorm(model: nn.Module) -> None:
+    """Let a model's BatchNorm layers, in place, take the statistics of a training step over all processes.
+
+    Layers that keep their statistics go on keeping them, and entries keep their names.
+    """
+    training = {name: module.training for name, module in model.named_modules()}
+    convert_sync_batchnorm(model)
+    for name, module in model.named_modules():
+        module.training = training.get(name, True)
 
 
 def _compiled(model: nn.Module) -> nn.Module:
