@@ -39,11 +39,16 @@ compile: $(VENV)/.with-torch ## Write dist/<pipeline>.yaml for the KFP UI
 
 .PHONY: golden
 golden: $(VENV)/.with-dev ## Write the golden pipeline files again, after a wanted change of an interface
-	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden --output-dir tests/golden
+	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden \
+		--volume affectflow-data --output-dir tests/golden
 
 .PHONY: ui
 ui: $(VENV)/.with-torch ## Open MLflow on the runs in WORK, at http://127.0.0.1:5000
 	$(RUN) -m mlflow ui --backend-store-uri "sqlite:///$(abspath $(WORK))/mlflow.db" --host 127.0.0.1 --port 5000
+
+.PHONY: docs
+docs: $(VENV)/.with-dev ## Build the site in docs/ into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows
@@ -53,7 +58,7 @@ constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allow
 
 .PHONY: clean
 clean: ## Delete the environment and all that was made
-	rm -rf $(VENV) runs out dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs out dist build site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -69,7 +69,7 @@ def main() -> int:
         figures: dict[str, Any] = {
             "machine": {"processor": _processor(), "cores": os.cpu_count()},
             "speed": speed_case(root, images=64 if quick else 256, rounds=2 if quick else 5),
-            "processes": processes_case(root, images=512 if quick else 4096, rounds=1 if quick else 2),
+            "processes": processes_case(root, images=512 if quick else 3072, rounds=1 if quick else 2),
             "memory": memory_case(root, images=100 if quick else 400),
         }
         write_long_list(root / "list", 20_000 if quick else LIST_ROWS)

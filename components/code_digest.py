@@ -64,5 +64,5 @@ def _source_of(module: str) -> Path | None:
 @functools.cache
 def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None and spec.submodule_search_locations  # noqa: S101 (it is the package we stand in)
     return Path(spec.submodule_search_locations[0])

@@ -1,6 +1,6 @@
-"""Say whether an image can run steps: ``python -m components.health`` in it, with ``torch`` for the image that trains.
+"""Say whether an image can run steps: the images' default command and health check.
 
-This is the images' default command and health check.
+``python -m components.health`` in an image, with ``torch`` in the one that trains.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def main() -> int:
             gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
             say(f"torch {torch.__version__}, GPUs: {', '.join(gpus) or 'none'}")
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 

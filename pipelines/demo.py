@@ -68,7 +68,7 @@ def main() -> int:
 
         show_result(run_local(train_one, parameters, work=flags.work, cache=True))
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 

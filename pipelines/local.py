@@ -1,8 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
 Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
-inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
-place.
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names
+another place.
 """
 
 import os
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -114,10 +114,10 @@ def run_local(
         if containers:
             _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
-    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step gives.
     except (RuntimeError, ValueError) as error:
         if output.error_lines:
-            raise AffectflowError(_name_failures(output.error_lines)) from None
+            raise AffectflowError(_name_failures(output)) from None
         if isinstance(error, ValueError):
             raise
         raise SystemExit(
@@ -130,9 +130,10 @@ def run_local(
     return str(finished.output)
 
 
-def _name_failures(lines: Sequence[str]) -> str:
-    """Return the first failure, which may have caused the others, and how many there were."""
-    return lines[0] + (f" (the first of {len(lines)} failed steps)" if len(lines) > 1 else "")
+def _name_failures(output: StepOutput) -> str:
+    """Return the first failure, which may have caused others, and the models that failed where several train."""
+    models = f" (failed: {'; '.join(output.failed_models)})" if output.failed_models else ""
+    return output.error_lines[0] + models
 
 
 def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput) -> None:
@@ -183,7 +184,7 @@ def _show_evaluation(reference: str) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = download_model(reference, Path(temporary))
-        assert model.evaluation
+        assert model.evaluation  # noqa: S101 (the reference names one)
         scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:

@@ -1,8 +1,8 @@
 """PostgreSQL, an S3 server and an MLflow server on this machine: ``python -m pipelines.stack start``, check, stop.
 
-What a cluster has, without one: MLflow keeps runs in PostgreSQL and files in S3 (SeaweedFS), and asks for a password.
-All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600), which
-``python -m pipelines.local --stack`` reads. What was stored stays there until the folder is deleted.
+What a cluster has, without one: MLflow keeps runs in PostgreSQL and files in S3 (SeaweedFS), and asks for a
+password. All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600),
+which ``python -m pipelines.local --stack`` reads. What was stored stays there until the folder is deleted.
 """
 
 import json
@@ -28,7 +28,7 @@ ENVIRONMENT_FILE = "stack.env"
 _HOST = "127.0.0.1"
 _BUCKET = "affectflow"
 _USER = "affectflow"
-_DATABASES = ("mlflow", "mlflow_auth")
+_DATABASE = "mlflow"
 #: SeaweedFS takes up to 17 s to start and 25 s to stop; MLflow makes its tables on a first start.
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
@@ -58,7 +58,7 @@ def main() -> int:
     try:
         {"start": start, "check": check, "stop": stop}[flags.action](flags.dir)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -185,10 +185,8 @@ def _start_postgres(folder: Path, settings: dict[str, str]) -> None:
     import psycopg
 
     with psycopg.connect(dbname="postgres", autocommit=True, **_postgres_login(settings)) as connection:
-        there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-        for database in _DATABASES:
-            if database not in there:
-                connection.execute(f'CREATE DATABASE "{database}"')
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,)).fetchone():
+            connection.execute(f'CREATE DATABASE "{_DATABASE}"')
 
 
 def _start_s3(folder: Path, settings: dict[str, str]) -> None:
@@ -229,13 +227,13 @@ def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
     auth = folder / "mlflow-auth.ini"
     auth.write_text(
         f"[mlflow]\ndefault_permission = READ\nadmin_username = {_USER}\n"
-        f"database_uri = postgresql:///{_DATABASES[1]}\n"
+        f"database_uri = postgresql:///{_DATABASE}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
         encoding="utf-8",
     )
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", port, "--workers", "2"),
-        *("--backend-store-uri", f"postgresql:///{_DATABASES[0]}", "--app-name", "basic-auth"),
+        *("--backend-store-uri", f"postgresql:///{_DATABASE}", "--app-name", "basic-auth"),
         *("--artifacts-destination", f"s3://{_BUCKET}/mlflow", "--allowed-hosts", f"{_HOST}:{port}"),
     ]
     environment = {
@@ -251,7 +249,7 @@ def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
     _wait_for("MLflow", lambda: _ask_mlflow(settings), folder / "mlflow.log", folder / "mlflow.pid")
 
 
-def _ask_postgres(settings: dict[str, str], database: str = _DATABASES[0]) -> None:
+def _ask_postgres(settings: dict[str, str], database: str = _DATABASE) -> None:
     import psycopg
 
     psycopg.connect(dbname=database, connect_timeout=5, **_postgres_login(settings)).close()
@@ -273,7 +271,7 @@ def _make_bucket(settings: dict[str, str]) -> None:
         _s3(settings).create_bucket(Bucket=_BUCKET)
 
 
-def _s3(settings: dict[str, str]):
+def _s3(settings: dict[str, str]):  # noqa: ANN202 - boto3's clients have no type of their own
     import boto3
     from botocore.config import Config
 
@@ -305,7 +303,7 @@ def _start_process(
     command: list[str], pid_file: Path, log: Path, environment: dict[str, str] | None = None
 ) -> None:
     with log.open("ab") as stream:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -373,7 +371,7 @@ def _postgres_is_away(data: Path) -> bool:
 def _as_postgres(*command: str, check: bool = True) -> int:
     """Run a PostgreSQL program, which refuses to be root: as the user postgres where we are root."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False, cwd="/")
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False, cwd="/")  # noqa: S603
     if check and done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
         raise StackError(

@@ -5,7 +5,6 @@ The token is read from KFP_TOKEN, a file of CA certificates from KFP_SSL_CA_CERT
 the run succeeded), 1 the run failed (with --wait), 2 something to mend.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -28,10 +27,11 @@ from affectflow.artifacts import sha256_file
 from affectflow.command_line import OneLineParser
 from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
+from pipelines.compile_settings import compile_flags, set_compile_settings
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 
-TOKEN_VARIABLE = "KFP_TOKEN"
+TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105 - the variable's name
 CA_VARIABLE = "KFP_SSL_CA_CERT"
 
 RUN_FAILED = 1
@@ -53,13 +53,11 @@ class EndpointError(AffectflowError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit the pipeline that ``argv`` names and return the exit code."""
-    images = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    images.add_argument("--registry", default="", help="where the images are, e.g. registry.example.com/team")
-    images.add_argument("--tag", default="", help="the images' tag [default: version and digest of a step's code]")
-    _name_images(images.parse_known_args(argv)[0])
+    settled = compile_flags()
+    set_compile_settings(settled.parse_known_args(argv)[0])
     from pipelines.registry import PIPELINES
 
-    parser = OneLineParser(prog="python -m pipelines.submit", description=__doc__, parents=[images])
+    parser = OneLineParser(prog="python -m pipelines.submit", description=__doc__, parents=[settled])
     parser.add_argument(
         "--endpoint", required=True, help="where KFP answers, e.g. https://kfp.example.com/pipeline"
     )
@@ -78,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if flags.wait and follow(client, run_id) != "SUCCEEDED":
                 return RUN_FAILED
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -186,17 +184,8 @@ def follow(client: Client, run_id: str) -> str:
     if said != "SUCCEEDED":
         steps = [step for step in getattr(run.run_details, "task_details", None) or [] if step.state == "FAILED"]
         names = ", ".join(str(step.display_name) for step in steps) or "not named by KFP"
-        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)
+        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)  # noqa: T201
     return said
-
-
-def _name_images(flags: argparse.Namespace) -> None:
-    """Set what ``components.images`` reads when the components are imported."""
-    from components.images import REGISTRY_VARIABLE, TAG_VARIABLE
-
-    for variable, value in ((REGISTRY_VARIABLE, flags.registry), (TAG_VARIABLE, flags.tag)):
-        if value:
-            os.environ[variable] = value
 
 
 def _upload(client: Client, pipeline: BaseComponent, namespace: str | None) -> tuple[str, str]:

@@ -124,7 +124,8 @@ def _make_buckets(server: S3Server, process: "subprocess.Popen[bytes]", log: Pat
             time.sleep(0.3)
 
 
-#: Decides on a fault for a request, by its method and path: "500", "reset", "half" (the body breaks off) or None.
+#: Decides on a fault for a request, by its method and path: "500", "403", "reset", "half" (the body breaks off) or
+#: None.
 Fault = Callable[[str, str], str | None]
 
 
@@ -146,8 +147,8 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.connection.close()
                 self.close_connection = True
                 return
-            if kind == "500":
-                self.send_response(503)
+            if kind in ("500", "403"):
+                self.send_response(int(kind))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -171,7 +172,7 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.close_connection = True
             connection.close()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     proxy.daemon_threads = True

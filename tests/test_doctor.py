@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from local_servers import answering_server, free_port, mlflow_server
+from s3_server import S3Server
 
 from affectflow.data.synthetic import write_synthetic_affectnet
 from affectflow.doctor.__main__ import main
@@ -146,6 +147,25 @@ def test_s3_without_credentials_or_with_a_wrong_url_is_named(
     assert found["S3"]["found"] == "s3://bucket/faces: no credentials"
     _, found = diagnose(capsys, "--s3", "bucket/faces")
     assert "wanted s3://bucket/prefix" in found["S3"]["found"]
+
+
+@pytest.mark.slow
+def test_a_bucket_is_listed_and_what_is_wrong_with_it_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, s3_server: S3Server, faces: Path
+) -> None:
+    s3_server.client().create_bucket(Bucket="doctor")
+    s3_server.upload_folder(faces, "doctor", "faces")
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    code, found = diagnose(capsys, "--s3", "s3://doctor/faces", "--source", "s3://doctor/faces")
+    assert (code, found["S3"]["status"], found["pictures"]["status"]) == (0, "ok", "ok")
+    code, found = diagnose(capsys, "--s3", "s3://doctor/none")
+    assert (code, found["S3"]["mend"]) == (0, "check the prefix")
+    code, found = diagnose(capsys, "--s3", "s3://no-such-bucket")
+    assert (code, found["S3"]["mend"]) == (2, "make the bucket, or check its name")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    code, found = diagnose(capsys, "--s3", "s3://doctor/faces")
+    assert (code, found["S3"]["mend"]) == (2, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
 
 def test_a_password_in_a_uri_is_not_shown() -> None:

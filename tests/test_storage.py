@@ -1,5 +1,7 @@
 """Storage: a folder and a real bucket behave the same; passing faults are survived, lasting ones are one line."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from s3_server import S3Server, run_faulty_proxy
 from affectflow import storage
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
 from affectflow.storage import Entry, S3Storage, Storage, open_storage
+from pipelines.digests import add_digests
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -75,17 +78,32 @@ def test_other_addresses_are_refused(root: str) -> None:
         open_storage(root)
 
 
-def test_a_write_to_a_full_disk_is_one_line_and_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = open_storage(str(tmp_path))
-    place.write("file", b"old")
-    monkeypatch.setattr(Path, "with_name", lambda path, name: Path("/dev/full"))
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    with pytest.raises(StorageError, match="full disk") as error:
-        place.write("file", b"new" * 10_000)
-    assert "\n" not in str(error.value)
-    assert place.read("file") == b"old"
+FILL_A_DISK = """
+import sys
+from affectflow.errors import StorageError
+from affectflow.storage import open_storage
+place = open_storage(sys.argv[1])
+place.write("file", b"old")
+try:
+    place.write("file", b"new" * 100_000)
+except StorageError as error:
+    print(error)
+print(place.read("file").decode(), [entry.name for entry in place.entries()])
+"""
+
+
+def test_a_write_to_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=100k none '{tmp_path}'"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", FILL_A_DISK, tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    error, rest = done.stdout.splitlines()
+    assert "full disk" in error
+    assert rest == "old ['file']"
 
 
 def test_a_forbidden_or_missing_bucket_and_wrong_keys_are_one_line(
@@ -169,3 +187,21 @@ def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypat
         place.write("file", b"b" * 50_000)
         with pytest.raises(StorageError, match="replaced"):
             stream.read()
+
+
+def test_the_digest_of_a_source_in_s3_follows_its_objects(s3: S3Server) -> None:
+    place = S3Storage("s3://open/digest")
+    place.write("a", b"one")
+    place.write("sub/b", b"two")
+    S3Storage("s3://open/digest-other").write("c", b"not part of it")
+
+    def digest() -> str:
+        return str(add_digests({"data_source": "s3://open/digest"})["data_source_digest"])
+
+    before = digest()
+    assert digest() == before
+    place.write("a", b"six")
+    changed = digest()
+    assert changed != before
+    place.delete("sub")
+    assert digest() not in (before, changed)

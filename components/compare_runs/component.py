@@ -13,8 +13,8 @@ def compare_runs(
     comparison: Output[Artifact],
     report: Output[HTML],
     summary: Output[Markdown],
-    runs: list = [],
-    plan: list = [],
+    runs: list = [],  # noqa: B006 (KFP reads the default, the step does not change it)
+    plan: list = [],  # noqa: B006
     resamples: int = 2000,
     seed: int = 0,
     registered_model: str = "affectflow",

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from affectflow.artifacts import new_artifact, open_artifact, samples_digest
 from affectflow.errors import AffectflowError, DataError, SettingsError, what_got_wanted
+from affectflow.headers import MetricsHeader, check_header
+from affectflow.predictions import read_test_predictions
 from affectflow.progress import say, warn
 from affectflow.report.champion import Decision, choose_candidate, decide
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
 from affectflow.steps import StepSettings, check_settings
+from affectflow.tables import read_table
 from affectflow.tracked_models import (
     current_champion,
     download_model,
@@ -177,10 +179,8 @@ def _read_evaluation(
     evaluation: Path, history: Path | None, *, reference: str, name: str = "", run_id: str = ""
 ) -> ScoredRun:
     metrics = open_artifact(evaluation / "metrics", "metrics")
-    open_artifact(evaluation / "predictions", "predictions")
-    test = pq.read_table(
-        evaluation / "predictions" / "predictions.parquet", filters=[("split", "=", "test")]
-    ).to_pandas()
+    check_header(evaluation / "metrics", "metrics", metrics, MetricsHeader)
+    test = read_test_predictions(evaluation / "predictions")
     digest = samples_digest(test["image_id"].tolist(), test["target"].tolist())
     if digest != metrics["test_set_digest"]:
         raise DataError(
@@ -202,7 +202,7 @@ def _read_evaluation(
         status=FINISHED,
         settings=model["settings"],
         target=test["target"].to_numpy(np.int64),
-        probability=np.stack(test["probability"].to_list()),
+        probability=np.stack(test["probability"].to_list()).astype(np.float64),
         image_ids=test["image_id"].tolist(),
         groups=test["group"].to_numpy(object),
         metrics=metrics["test"],
@@ -217,6 +217,7 @@ def _read_evaluation(
 def _read_history(folder: Path | None) -> dict[str, list[float]] | None:
     if folder is None or not folder.is_dir():
         return None
-    open_artifact(folder, "history")
-    columns: dict[str, list[float]] = pq.read_table(folder / "history.parquet").to_pydict()
+    header = open_artifact(folder, "history")
+    table = read_table(folder / "history.parquet", None, do="train the model again", rows=header.get("epochs"))
+    columns: dict[str, list[float]] = table.to_pydict()
     return columns

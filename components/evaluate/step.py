@@ -31,7 +31,9 @@ from affectflow.metrics import (
 )
 from affectflow.metrics import figures as draw
 from affectflow.metrics.drawing import png_bytes
+from affectflow.headers import ModelHeader, check_header
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
+from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
 from affectflow.tracking import (
@@ -95,6 +97,7 @@ def run(
     """Score one model and write what it says; see ``component.py`` for what each path holds."""
     chosen = check_settings(Settings, **settings)
     network, header = load_model(model)
+    check_header(model, "model", header, ModelHeader)
     inputs = open_inputs(faces, splits)
     _check_same_splits(model, header, inputs)
 
@@ -107,8 +110,10 @@ def run(
     }
 
     tracked = existing_run(model)
-    with new_artifact(predictions, "predictions", {"splits_digest": inputs.splits_digest}) as folder:
-        pq.write_table(_prediction_table(inputs, probability), folder / "predictions.parquet")
+    table = _prediction_table(inputs, probability)
+    about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
+    with new_artifact(predictions, "predictions", about) as folder:
+        pq.write_table(table, folder / PREDICTIONS_FILE)
     fields = {
         "model": {name: header[name] for name in _MODEL_FIELDS},
         "model_digest": artifact_digest(header),
@@ -203,12 +208,13 @@ def _prediction_table(inputs: Inputs, probability: dict[str, NDArray[np.float64]
     parts = [
         pa.table(
             {
-                "image_id": pa.array(inputs.splits[split].image_id, pa.string()),
-                "group": pa.array(inputs.splits[split].group, pa.string()),
-                "split": pa.array([split] * len(values), pa.string()),
-                "target": pa.array(inputs.splits[split].target, pa.int8()),
-                "probability": pa.array(list(values), pa.list_(pa.float64())),
-            }
+                "image_id": inputs.splits[split].image_id,
+                "group": inputs.splits[split].group,
+                "split": [split] * len(values),
+                "target": inputs.splits[split].target.astype(np.int8),
+                "probability": list(values),
+            },
+            schema=PREDICTIONS_SCHEMA,
         )
         for split, values in probability.items()
     ]

@@ -21,8 +21,8 @@ def plan_models(
     batch_size_pretrained: int = 36,
     weights_vggface2_digest: str = "",
     weights_imagenet_digest: str = "",
-    settings: dict = {},
-    images: list = [],
+    settings: dict = {},  # noqa: B006 (KFP reads the default, the step does not change it)
+    images: list = [],  # noqa: B006
 ) -> list:  # KFP's local loops look for an output without a name of its own
     """Plan the models of Tables 5 and 6 that are trained: the chosen rows, once for each seed.
 

@@ -23,6 +23,7 @@ class ReadableDocstrings(griffe.Extension):
 
 def readable(text: str) -> str:
     """Return a docstring's text with formulas as MathML and roles as code."""
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # griffe's own word for doctests
     text = _FORMULA.sub(lambda match: f"{_mathml(match['first'] + ' ' + match['more'])}\n\n", text)
     return _ROLE.sub(lambda match: f"`{match['name'].rpartition('.')[2]}`", text.replace("``", "`"))
 

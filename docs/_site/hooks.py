@@ -1,8 +1,6 @@
 """What MkDocs calls while it builds the site: pages made from the components, and a site that fetches nothing."""
 
 import importlib
-import re
-from pathlib import Path
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
@@ -13,7 +11,6 @@ from affectflow.artifacts import HEADERS
 from components.cli import flag_groups
 from components.images import TARGETS
 
-_ROOT = Path(__file__).parents[2]
 _STEPS = "reference/steps.md"
 
 #: Tables whose columns are constants in the code, by artifact: module and name of the schema.
@@ -30,18 +27,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links that leave docs/ be names of files: the site has no copy of them."""
-    return re.sub(
-        r"\[([^\]]+)\]\((?:\.\./)+((?:src|components|pipelines|tests|CONTRIBUTING)[^)]*)\)", r"`\2`", markdown
-    )
-
-
 def steps_page() -> str:
     """Return the reference of the steps, from their signatures and docstrings."""
     parts = [
-        "# Steps\n\nEach step is a component of a pipeline and a command, `python -m components.<step>`. This page is made "
-        "from the components themselves.\n"
+        "# Steps\n\nEach step is a component of a pipeline and a command, `python -m components.<step>`. "
+        "This page is made from the components themselves.\n"
     ]
     for step in TARGETS:
         component: BaseComponent = getattr(importlib.import_module(f"components.{step}.component"), step)
@@ -75,9 +65,10 @@ def steps_page() -> str:
 def artifacts_page() -> str:
     """Return the reference of the artifacts: headers, files and columns."""
     parts = [
-        "# Artifacts\n\nFolders that steps pass on. Each has a header, a JSON file with the kind (`artifact`), the "
-        "`schema_version`, and `files`: size and SHA-256 of every other file. A reader checks all of them before it "
-        "goes on; a folder that is missing, half-written or changed is an error that names the file.\n\n"
+        "# Artifacts\n\nFolders that steps pass on. Each has a header, a JSON file with the kind (`artifact`), "
+        "the `schema_version`, and `files`: size and SHA-256 of every other file. A reader checks all of them "
+        "before it goes on; a folder that is missing, half-written or changed is an error that names the file."
+        "\n\n"
         "| artifact | header |\n|---|---|\n"
     ]
     parts += [f"| `{kind}/` | `{header}` |\n" for kind, header in HEADERS.items()]

@@ -38,6 +38,7 @@ HEADERS = MappingProxyType(
 TRACKING_SIDECAR = "tracking.json"
 
 _CHUNK = 1 << 20
+_ENTRY = {"bytes", "sha256"}
 
 
 def sha256_file(path: Path) -> str:
@@ -115,8 +116,10 @@ def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
     header = read_header(folder, kind)
     for name, entry in header["files"].items():
         file = folder / name
-        if "/" in name or name in {"", ".", ".."}:
+        if "/" in name or "\0" in name or name in {"", ".", ".."}:
             raise _wrong(folder / HEADERS[kind], f"the file name {name!r}", "plain names of files beside it")
+        if not isinstance(entry, dict) or not _ENTRY <= entry.keys() or not isinstance(entry["sha256"], str):
+            raise _wrong(folder / HEADERS[kind], f"{entry!r} about {name}", "its bytes and its sha256")
         if not file.is_file():
             raise _wrong(file, "no file", f"the one that {HEADERS[kind]} lists")
         if file.stat().st_size != entry["bytes"]:
@@ -138,7 +141,8 @@ def read_header(path: str | Path, kind: str) -> dict[str, Any]:
         raise _wrong(folder, got, f"an artifact of kind {kind!r}")
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        canonical_digest(header)  # which NaN and text that is not UTF-8 do not have
+    except (ValueError, RecursionError) as error:
         raise _wrong(file, f"unreadable JSON ({error})", "the header as it was written") from None
     if not isinstance(header, dict) or not isinstance(header.get("files"), dict):
         raise _wrong(file, "JSON without the field 'files'", "the header as it was written")

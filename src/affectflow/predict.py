@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in table(flags.images, predict(flags.model, flags.images)):
             say(line)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 

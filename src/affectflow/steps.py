@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import FULL_DISK, USER_ERROR, AffectflowError, SettingsError, what_got_wanted
+from affectflow.preflight import check_surroundings
 from affectflow.progress import detail, report_error
 
 Result = TypeVar("Result")
@@ -45,16 +46,30 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
-    """Call a step's ``run``; a fault that the user can mend ends it with one line and exit code 2.
+    """Check what lies around a step and call its ``run``; what the user can mend ends it with one line and code 2.
 
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
     start = time.monotonic()
     try:
+        check_surroundings(arguments)
         result = run(**arguments)
     except AffectflowError as error:
         detail(traceback.format_exc())
         report_error(str(error))
+        raise SystemExit(USER_ERROR) from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        detail(traceback.format_exc())
+        report_error(
+            what_got_wanted(
+                str(error.filename or "the disk that is written to"),
+                got="a full disk",
+                wanted="room to write",
+                do="free some and run again; what was finished is kept where there is a --checkpoint-dir",
+            )
+        )
         raise SystemExit(USER_ERROR) from None
     detail(f"done in {time.monotonic() - start:.1f} s")
     return result

@@ -7,8 +7,8 @@ shows an object when its upload has ended. S3 is reached through boto3, which ta
 """
 
 import contextlib
-import errno
 import functools
+import hashlib
 import io
 import os
 import random
@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 from typing_extensions import override
 
 from affectflow.errors import (
+    FULL_DISK,
     SettingsError,
     StorageError,
     StorageLimitError,
@@ -47,8 +48,6 @@ PARTS_AT_A_TIME = 4
 
 #: Connections that one process may hold open.
 _CONNECTIONS = 64
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):
@@ -253,7 +252,7 @@ class FolderStorage(Storage):
             return StorageMissingError(
                 what_got_wanted(path, got="no such file", wanted="a file", do="check the path")
             )
-        if error.errno in _FULL_DISK:
+        if error.errno in FULL_DISK:
             return StorageError(
                 what_got_wanted(
                     path,
@@ -320,6 +319,14 @@ class S3Storage(Storage):
         return sorted(
             Entry(self._name(item["Key"]), int(item["Size"])) for item in items if not item["Key"].endswith("/")
         )
+
+    def digest(self) -> str:
+        """Return the SHA-256 over names, sizes and the server's tags of all objects; none of them is read."""
+        digest = hashlib.sha256()
+        for page in self._pages(""):
+            for item in page.get("Contents", []):
+                digest.update(f"{self._name(item['Key'])}\0{item['Size']} {item['ETag']}\n".encode())
+        return digest.hexdigest()
 
     @override
     def folders(self, folder: str = "") -> list[str]:
@@ -538,7 +545,7 @@ class _RangeReader(io.RawIOBase):
 
 def _pause(attempt: int) -> None:
     """Wait a random while that doubles with every attempt, so that many readers do not come back at once."""
-    time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.2 * 2**attempt))
+    time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.2 * 2**attempt))  # noqa: S311
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class KfpServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: KfpServer
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
     def do_GET(self) -> None:

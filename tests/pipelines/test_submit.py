@@ -16,7 +16,7 @@ from affectflow import __version__
 from affectflow.artifacts import sha256_file
 from pipelines import submit
 
-TOKEN = "planted-token-7f3a"
+TOKEN = "planted-token-7f3a"  # noqa: S105
 PARAMETERS = ["--data-source", "/nowhere/faces", "--epochs", "3", "--learning-rate", "0.01", "--stop-on-collapse"]
 ARGV = ["train_one", *PARAMETERS]
 

@@ -76,6 +76,7 @@ def test_seeds_are_one_model_with_their_mean_deviation_and_paired_comparison():
     [pair] = comparison.baselines
     assert pair.seeds == seeds
     assert pair.differences["uar"].seeds == pytest.approx(compare_seeds(first, second))
+    assert pair.differences["uar"].seeds_p_holm == pytest.approx(compare_seeds(first, second)["p_value"])
     assert pair.differences["uar"].paired["difference"] == pytest.approx(np.mean(first) - np.mean(second))
 
 

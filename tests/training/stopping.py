@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 (it is no error)
     """Stands for the end of the process at a step."""
 
 

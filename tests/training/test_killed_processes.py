@@ -64,7 +64,7 @@ def train(
 ) -> None:
     """Train in this process, dying as ``how`` says, and save what the run ends with."""
     use_deterministic_algorithms()
-    on_step: Callable[[int], None] = lambda done: None
+    on_step: Callable[[int], None] = lambda done: None  # noqa: E731
     if how[0] == "step":
         on_step = functools.partial(die_at_step, *how[1:])
     elif how[0] == "write" and rank() == 0:

@@ -172,12 +172,14 @@ class FolderSource(Source):
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
         trouble = _NO_FILE
         for folder in folders:
-            base = os.path.realpath(os.path.join(self.root, folder))
-            file = os.path.realpath(os.path.join(base, path))
+            base = os.path.realpath(os.path.join(self.root, folder))  # noqa: PTH118
+            file = os.path.realpath(os.path.join(base, path))  # noqa: PTH118 (Path.resolve is five times slower)
             if os.path.commonpath((base, file)) != base:
                 raise FaceError(Reason.OUTSIDE_ROOT, _LEAVES)
             try:
                 return _read_file(file)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
             except OSError as error:
                 trouble = error.strerror or str(error)
         raise FaceError(Reason.MISSING, trouble)
@@ -240,19 +242,19 @@ class S3Source(Source):
             if not content:
                 raise FaceError(Reason.ZERO_BYTE, "0 bytes")
             return content
-        raise FaceError(Reason.MISSING, "no such object")
+        raise FaceError(Reason.MISSING, _NO_FILE)
 
 
 def _read_file(file: str) -> bytes:
     # A pipe or a device would block on opening, so look before.
-    status = os.stat(file)
+    status = os.stat(file)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):
         raise FaceError(Reason.UNDECODABLE, "not a regular file")
     if status.st_size == 0:
         raise FaceError(Reason.ZERO_BYTE, "0 bytes")
     if status.st_size > MAX_BYTES:
         raise FaceError(Reason.TOO_MANY_PIXELS, f"a file of {status.st_size:,} bytes")
-    with open(file, "rb") as stream:
+    with open(file, "rb") as stream:  # noqa: PTH123
         return stream.read()
 
 

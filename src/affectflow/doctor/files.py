@@ -2,15 +2,17 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from affectflow.data.layouts.base import ListedFace
 from affectflow.doctor.check import Finding
 from affectflow.labels import EXPRESSIONS
 
-#: Listed pictures that are looked for, and of those the ones that are opened.
-_LOOKED_FOR = 200
+if TYPE_CHECKING:
+    from affectflow.data.listing import Listing
+
+#: Listed pictures that are opened.
+_OPENED = 200
 
 #: Faces of the rarest expression that the paper's splits leave some of to train on.
 _PAPER_SPLITS = 1000
@@ -21,8 +23,7 @@ def check_dataset(source: str, layout: str) -> Iterator[Finding]:
     """Read the lists of a source as the ingest step does, and open some of the pictures that they name."""
     from affectflow.data.listing import list_faces
 
-    root = Path(source)
-    listing = list_faces(root, layout)
+    listing = list_faces(source, layout)
     counts = Counter(face.expression for face in listing.faces)
     named = ", ".join(f"{name} {counts[code]:,}" for code, name in enumerate(EXPRESSIONS))
     yield Finding("dataset", "ok", f"layout {listing.layout}, {len(listing.faces):,} faces: {named}")
@@ -36,7 +37,7 @@ def check_dataset(source: str, layout: str) -> Iterator[Finding]:
             "mend them, or let ingest_affectnet set them aside (--max-quarantined)",
         )
     yield from _check_rarest(counts)
-    yield from _check_pictures(root, listing.faces)
+    yield from _check_pictures(listing)
 
 
 def _check_rarest(counts: Counter[int]) -> Iterator[Finding]:
@@ -57,21 +58,18 @@ def _check_rarest(counts: Counter[int]) -> Iterator[Finding]:
         yield Finding("rarest expression", "ok", f"{name} has {count:,} faces")
 
 
-def _check_pictures(root: Path, faces: Sequence[ListedFace]) -> Iterator[Finding]:
-    from affectflow.data.faces import decode_image
+def _check_pictures(listing: "Listing") -> Iterator[Finding]:
+    from affectflow.data.crops import decode_picture
+    from affectflow.data.quarantine import FaceError, Reason
 
-    drawn = random.Random(0).sample(faces, min(_LOOKED_FOR, len(faces)))
-    missing, broken = [], []
+    drawn = random.Random(0).sample(listing.faces, min(_OPENED, len(listing.faces)))  # noqa: S311 - to look at
+    missing: list[str] = []
+    broken: list[str] = []
     for face in drawn:
-        places = [root / folder / face.source_path for folder in face.folders]
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            missing.append(face.source_path)
-            continue
         try:
-            decode_image(file.read_bytes())
-        except Exception as error:  # what is wrong with a picture is the finding
-            broken.append(f"{face.source_path} ({type(error).__name__})")
+            decode_picture(listing.source.read(face.folders, face.source_path))
+        except FaceError as error:
+            (missing if error.reason is Reason.MISSING else broken).append(f"{face.source_path} ({error.detail})")
     if missing:
         found = f"{len(missing)} of {len(drawn)} looked for are missing, e.g. {missing[0]}"
         yield Finding("pictures", "bad", found, "copy them, or pass the --source that the lists belong to")

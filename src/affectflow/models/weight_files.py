@@ -50,7 +50,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if _is_safetensors(file):
         try:
             with safe_open(file, framework="pt") as opened:
-                value: Any = {name: opened.get_tensor(name) for name in opened.keys()}
+                value: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
             raise _unreadable(file, str(error)) from None
     elif _is_torch(file):

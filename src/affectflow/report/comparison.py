@@ -63,12 +63,14 @@ class MetricDifference:
         paired: difference, interval and p-value from the paired bootstrap over test samples.
         p_holm: the p-value corrected over all models that are compared in this metric.
         seeds: comparison seed for seed; None with fewer than two common seeds.
+        seeds_p_holm: its p-value, corrected in the same way.
         verdict: in words.
     """
 
     paired: Difference
     p_holm: float | None
     seeds: SeedComparison | None
+    seeds_p_holm: float | None
     verdict: str
 
 
@@ -203,11 +205,17 @@ def _compare_pairs(
     for metric in METRICS:
         paired = [ours.difference(theirs, metric, level=LEVEL) for ours, theirs in means]
         corrected = _holm_defined([difference["p_value"] for difference in paired])
-        for row, ((model, baseline), seeds) in enumerate(zip(pairs, common, strict=True)):
+        by_seed = [
+            _by_seed(drawn[model.label], drawn[baseline.label], seeds, metric)
+            for (model, baseline), seeds in zip(pairs, common, strict=True)
+        ]
+        seeds_corrected = _holm_defined([None if test is None else test["p_value"] for test in by_seed])
+        for row in range(len(pairs)):
             table[row][metric] = MetricDifference(
                 paired=paired[row],
                 p_holm=corrected[row],
-                seeds=_by_seed(drawn[model.label], drawn[baseline.label], seeds, metric),
+                seeds=by_seed[row],
+                seeds_p_holm=seeds_corrected[row],
                 verdict=verdict(metric, paired[row], corrected[row]),
             )
     return tuple(

@@ -19,7 +19,7 @@ from affectflow.metrics import accuracy, f1_macro, uar
 from affectflow.models import ExpressionModel
 from affectflow.progress import progress, say
 from affectflow.training.centers import center_columns, centers_of, forget_limited_steps
-from affectflow.training.checkpoints import CheckpointStore, check_fits
+from affectflow.training.checkpoints import CheckpointStore, check_fits, readable_checkpoint
 from affectflow.training.distributed import broadcast_buffers, gather, join_outputs, parallel, rank
 from affectflow.training.inference import Normalise, autocast, run_model
 from affectflow.training.loading import EpochBatches, Sample
@@ -44,6 +44,17 @@ class _Progress:
     history: list[Row] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def check(self, epochs: int, batches: int) -> None:
+        """Raise ``ValueError`` where a checkpoint says what no run of so many epochs and batches can have been."""
+        if not (0 <= self.epoch <= epochs and 0 <= self.batches_done < batches):
+            raise ValueError(f"epoch {self.epoch!r}, batch {self.batches_done!r}")
+        if not (len(self.history) == self.epoch and -1 <= self.best_epoch < self.epoch):
+            raise ValueError(f"{len(self.history)} rows of history after epoch {self.epoch!r}")
+        if not all(isinstance(row, dict) and "cluster_state" in row for row in self.history):
+            raise ValueError("a row of history without columns")
+        if self.epoch and not (self.best_epoch >= 0 and self.best_weights):
+            raise ValueError("no weights of the best epoch")
 
 
 class Trainer:
@@ -79,7 +90,7 @@ class Trainer:
         compiled: bool,
         on_epoch: Callable[[Row, float | None], None],
     ) -> None:
-        assert isinstance(train_loader.batch_sampler, EpochBatches)
+        assert isinstance(train_loader.batch_sampler, EpochBatches)  # noqa: S101 (our own call)
         self.model, self.loss = model, loss
         self.forward = parallel(model, device, compiled=compiled)
         self.train_loader, self.val_loader, self.val_size = train_loader, val_loader, val_size
@@ -295,9 +306,18 @@ class Trainer:
         saved = self.checkpoints.load() if self.checkpoints else None
         if saved is None:
             return False
+        with readable_checkpoint():
+            self._restore(saved)
+        say(f"going on after step {self._steps_done:,} of an earlier start")
+        if self.progress.history:
+            self.on_epoch(self.progress.history[-1], None)
+        return True
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         check_fits("model", self.model, saved["model"])
         check_fits("loss", self.loss, saved["loss"])
         self.progress = _Progress(**saved["progress"])
+        self.progress.check(self.recipe.epochs, len(self.batches))
         self.model.load_state_dict(saved["model"])
         self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -308,7 +328,3 @@ class Trainer:
         if self.device.type == "cuda" and rank() < len(random.get("cuda", ())):
             torch.cuda.set_rng_state(random["cuda"][rank()], self.device)
         self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
-        say(f"going on after step {self._steps_done:,} of an earlier start")
-        if self.progress.history:
-            self.on_epoch(self.progress.history[-1], None)
-        return True
