@@ -28,7 +28,7 @@ def main() -> int:
             gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
             say(f"torch {torch.__version__}, GPUs: {', '.join(gpus) or 'none'}")
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 

@@ -50,7 +50,7 @@ def container_runner(parameters: Mapping[str, Any]) -> local.DockerRunner:
     return local.DockerRunner(
         network="host",  # the servers of `make stack` listen on loopback
         read_only=True,
-        tmpfs={"/tmp": "exec"},
+        tmpfs={"/tmp": "exec"},  # noqa: S108
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         user=f"{user}:{group}",

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -114,7 +114,7 @@ def run_local(
         if containers:
             _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
-    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.  # noqa: E501
     except (RuntimeError, ValueError) as error:
         if output.error_lines:
             raise AffectflowError(_name_failures(output.error_lines)) from None
@@ -183,7 +183,7 @@ def _show_evaluation(reference: str) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = download_model(reference, Path(temporary))
-        assert model.evaluation
+        assert model.evaluation  # noqa: S101
         scores = open_artifact(model.evaluation / "metrics", "metrics")["test"]
     say(f"\n{model.name}\n{'test metric':<30}{'value':>8}   95 % interval")
     for name in METRICS:

@@ -58,7 +58,7 @@ def main() -> int:
     try:
         {"start": start, "check": check, "stop": stop}[flags.action](flags.dir)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -303,7 +303,7 @@ def _start_process(
     command: list[str], pid_file: Path, log: Path, environment: dict[str, str] | None = None
 ) -> None:
     with log.open("ab") as stream:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603
             command,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -371,7 +371,7 @@ def _postgres_is_away(data: Path) -> bool:
 def _as_postgres(*command: str, check: bool = True) -> int:
     """Run a PostgreSQL program, which refuses to be root: as the user postgres where we are root."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False, cwd="/")
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False, cwd="/")  # noqa: S603
     if check and done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
         raise StackError(

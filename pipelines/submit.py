@@ -31,7 +31,7 @@ from pipelines.compile_settings import compile_flags, set_compile_settings
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 
-TOKEN_VARIABLE = "KFP_TOKEN"
+TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105
 CA_VARIABLE = "KFP_SSL_CA_CERT"
 
 RUN_FAILED = 1
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if flags.wait and follow(client, run_id) != "SUCCEEDED":
                 return RUN_FAILED
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     return 0
 
@@ -184,7 +184,7 @@ def follow(client: Client, run_id: str) -> str:
     if said != "SUCCEEDED":
         steps = [step for step in getattr(run.run_details, "task_details", None) or [] if step.state == "FAILED"]
         names = ", ".join(str(step.display_name) for step in steps) or "not named by KFP"
-        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)
+        print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)  # noqa: T201
     return said
 
 

@@ -28,7 +28,7 @@ _PATIENCE = 120.0
 _REQUEST_SECONDS = 30.0
 
 #: Settings that name a folder to which a step writes, whatever else it does.
-_WRITTEN_FOLDERS = ("checkpoint_dir",)
+_WRITTEN_FOLDERS = ("checkpoint_dir", "shared_dir")
 
 
 class AwayError(Exception):
