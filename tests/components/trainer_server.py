@@ -6,7 +6,6 @@ its pod. What is not here: scheduling, images, volumes, webhooks.
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -110,11 +109,16 @@ class TrainerServer(ThreadingHTTPServer):
         ]
 
     def end_job(self, name: str) -> None:
+        """End the nodes as Kubernetes ends pods: by SIGTERM, which torchrun hands on, and later by force."""
         for process in self.processes[name]:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        del self.jobs[name]
+            process.terminate()
+        for process in self.processes[name]:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.jobs.pop(name, None)
 
     def close(self) -> None:
         for name in list(self.jobs):
