@@ -91,6 +91,11 @@ def test_a_server_whose_own_s3_fails_is_told_apart(server: Server) -> None:
         check_surroundings({})
 
 
+def test_a_server_that_leaves_files_to_its_clients_is_well(server: Server) -> None:
+    server.answers = [(200, "{}"), (503, "Endpoint disabled: the server runs with `--no-serve-artifacts`")]
+    check_surroundings({})
+
+
 def test_a_server_that_stays_away_is_given_up_in_time(server: Server, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     start = time.monotonic()

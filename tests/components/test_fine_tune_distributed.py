@@ -143,7 +143,7 @@ def test_the_job_names_image_nodes_resources_and_command(server: TrainerServer, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_step_that_is_ended_ends_its_job(server: TrainerServer, inputs: list[str]) -> None:
     process = subprocess.Popen(
         command(server, inputs, settings={**TINY, "epochs": 5000}),
