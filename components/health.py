@@ -1,4 +1,4 @@
-"""Say whether an image can run steps: ``python -m components.health`` in it, with ``torch`` for the image that trains.
+"""Say whether an image can run steps: ``python -m components.health`` in it, ``torch`` after it to train.
 
 This is the images' default command and health check.
 """

@@ -123,7 +123,8 @@ def check_images(pipeline: BaseComponent) -> None:
 def missing_outputs(pipeline: BaseComponent, artifacts: Path, started: list[str]) -> list[str]:
     """Return the started tasks of the newest run that have not written all of their outputs.
 
-    KFP's executor writes ``executor_output.json`` at the end of a task that succeeded, and names all artifacts in it.
+    KFP's executor writes ``executor_output.json`` at the end of a task that succeeded, and names all artifacts
+    in it.
 
     Args:
         pipeline: what was run.
@@ -145,4 +146,4 @@ def _artifacts_are_there(executor_output: Path) -> bool:
 def _make_for_steps(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:
-        folder.chmod(0o777)  # noqa: S103 - the steps' user is not root and belongs to none of its groups
+        folder.chmod(0o777)

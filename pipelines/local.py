@@ -1,8 +1,8 @@
 """Run a pipeline on this machine: ``python -m pipelines.local train_one --data-source DIR``.
 
 Each step is a process, or with --containers a container; finished steps are not run again unless their settings,
-inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names another
-place.
+inputs or code changed. Runs are tracked in ``<work>/mlflow.db`` unless MLFLOW_TRACKING_URI or --stack names
+another place.
 """
 
 import os
@@ -114,7 +114,8 @@ def run_local(
         if containers:
             _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
-    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would have given.
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would
+    # have given.
     except (RuntimeError, ValueError) as error:
         if output.error_lines:
             raise AffectflowError(_name_failures(output.error_lines)) from None

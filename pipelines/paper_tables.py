@@ -89,6 +89,7 @@ def paper_tables(
             faces=ingested.outputs["faces"],
             splits=drawn.outputs["splits"],
             model=trained.outputs["model"],
+            history=trained.outputs["history"],
             plan_key=model.plan_key,
             **evaluate,
         )

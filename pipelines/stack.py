@@ -1,7 +1,7 @@
 """PostgreSQL, an S3 server and an MLflow server on this machine: ``python -m pipelines.stack start``, check, stop.
 
-What a cluster has, without one: MLflow keeps runs in PostgreSQL and files in S3 (SeaweedFS), and asks for a password.
-All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600), which
+What a cluster has, without one: MLflow keeps runs in PostgreSQL and files in S3 (SeaweedFS), and asks for a
+password. All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600), which
 ``python -m pipelines.local --stack`` reads. What was stored stays there until the folder is deleted.
 """
 
@@ -273,7 +273,7 @@ def _make_bucket(settings: dict[str, str]) -> None:
         _s3(settings).create_bucket(Bucket=_BUCKET)
 
 
-def _s3(settings: dict[str, str]):  # noqa: ANN202 - boto3's clients have no type of their own
+def _s3(settings: dict[str, str]):
     import boto3
     from botocore.config import Config
 

@@ -50,6 +50,7 @@ def train_one(data: Settings, split: Settings, train: Settings, evaluate: Settin
         faces=ingested.outputs["faces"],
         splits=drawn.outputs["splits"],
         model=trained.outputs["model"],
+        history=trained.outputs["history"],
         **evaluate,
     )
     scored.set_display_name("Evaluate")
