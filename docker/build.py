@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: docker: got {error}, wanted a built image; mend what it says above", file=sys.stderr)  # noqa: T201
             return USER_ERROR
         say(
-            f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB; also named {', '.join(names[1:]) or 'nothing else'}"
+            f"built {names[0]}, {_size(names[0]) / 1e6:,.0f} MB; also named "
+            f"{', '.join(names[1:]) or 'nothing else'}"
         )
     return 0
 

@@ -1,8 +1,8 @@
 """PostgreSQL, an S3 server and an MLflow server on this machine: ``python -m pipelines.stack start``, check, stop.
 
 What a cluster has, without one: MLflow keeps runs in PostgreSQL and files in S3 (SeaweedFS), and asks for a
-password. All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600), which
-``python -m pipelines.local --stack`` reads. What was stored stays there until the folder is deleted.
+password. All listens on loopback alone. Ports and generated credentials stand in ``<dir>/stack.env`` (mode 600),
+which ``python -m pipelines.local --stack`` reads. What was stored stays there until the folder is deleted.
 """
 
 import json

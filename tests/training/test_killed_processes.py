@@ -99,7 +99,7 @@ def test_two_processes_killed_four_times_end_as_unbroken_ones(dataset: tuple[Pat
         with pytest.raises(TrainingError, match="killed by SIGKILL"):
             in_processes(2, functools.partial(train, dataset, killed / "c", killed, EVERYTHING, how))
         assert not list(killed.glob("*.pt"))
-    left = [path for path in (killed / "c").rglob("*.partial")]
+    left = list((killed / "c").rglob("*.partial"))
     assert left  # the kill did come in the middle of a write
     in_processes(2, functools.partial(train, dataset, killed / "c", killed, EVERYTHING, ("never",)))
     for got, wanted in zip(results_of(killed), results_of(unbroken), strict=True):

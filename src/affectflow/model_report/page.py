@@ -1,7 +1,7 @@
 """A model's page: how good it is, where it errs and on which faces, how it came about. One HTML file, no script.
 
-Everything can be reached by keyboard and read by a screen reader: figures have tables beside them, and a cell of the
-confusion matrix is a link to the faces behind it.
+Everything can be reached by keyboard and read by a screen reader: figures have tables beside them, and a cell of
+the confusion matrix is a link to the faces behind it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +48,10 @@ _STYLE = """
 .scale i { position: absolute; top: 0; height: 10px; background: var(--bar); border-radius: 5px; min-width: 3px; }
 .scale u { position: absolute; top: -4px; height: 18px; width: 2px; background: var(--ink); }
 nav a { margin-right: 1rem; white-space: nowrap; display: inline-block; }
-a { color: var(--link); } a:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--bar); outline-offset: 2px; }
-.bar { display: grid; grid-template-columns: 6rem 1fr 11rem; gap: .6rem; align-items: center; margin: .25rem 0; }
+a { color: var(--link); }
+a:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--bar); outline-offset: 2px; }
+.bar { display: grid; grid-template-columns: 6rem 1fr 11rem; gap: .6rem; align-items: center; margin: .25rem 0;
+  max-width: 52rem; }
 .bar .track { position: relative; height: 16px; background: var(--line); border-radius: 4px; }
 .bar .track i { position: absolute; left: 0; top: 0; bottom: 0; background: var(--bar); border-radius: 4px; }
 .bar .track u { position: absolute; top: 6px; height: 4px; background: var(--ink); }
@@ -59,12 +61,13 @@ table.matrix td { padding: 0; text-align: center; min-width: 3.4rem; }
 table.matrix a { display: block; padding: .35rem .3rem; color: inherit; text-decoration: none; }
 table.matrix a:hover { text-decoration: underline; }
 table.matrix td.right { box-shadow: inset 0 0 0 2px var(--good); }
-.cell { display: none; border: 1px solid var(--line); border-radius: 8px; padding: .5rem 1rem 1rem; margin: .6rem 0; }
+.cell { display: none; border: 1px solid var(--line); border-radius: 8px; padding: .5rem 1rem 1rem;
+  margin: .6rem 0; }
 .cell:target, .cell.shown { display: block; }
 .faces { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, 6.5rem); }
 .faces figure { margin: 0; } .faces img { width: 6.5rem; height: 6.5rem; object-fit: contain; background: none;
   box-sizing: border-box; } .faces figcaption { font-size: .8rem; line-height: 1.25; }
-@media print { .cell { display: block; break-inside: avoid; } nav, .skip { display: none; } h2 { break-after: avoid; }
+@media print { .cell { display: block; break-inside: avoid; } nav { display: none; } h2 { break-after: avoid; }
   figure, .card, table { break-inside: avoid; } }
 """
 
@@ -118,7 +121,7 @@ def model_page(
     """
     page = Page(title, style=_STYLE)
     page.paragraph(lead)
-    sections = {
+    sections: dict[str, Callable[[], None]] = {
         "Headline": lambda: _headline(page, scores),
         "By expression": lambda: _by_expression(page, scores),
         "Confusion": lambda: _confusion(page, scored, scores),
@@ -167,8 +170,8 @@ def _headline(page: Page, scores: Mapping[str, Any]) -> None:
     )
     page.html(f'<div class="headline">{cards}</div>')
     page.paragraph(
-        f"On {scores['n']:,} test faces. Intervals are 95 % bootstrap intervals over groups of equal content: they "
-        "hold for other faces like these, not for another seed or another dataset."
+        f"On {scores['n']:,} test faces. Intervals are 95 % bootstrap intervals over groups of equal content: "
+        "they hold for other faces like these, not for another seed or another dataset."
     )
     rows = [(name, _number(scores[name]["value"]), _interval(scores[name])) for name in METRICS]
     page.table(["metric", "value", "95 % interval"], rows, caption="All metrics on the test split")
@@ -190,8 +193,8 @@ def _card(label: str, entry: Mapping[str, float | None], chance: float | None) -
 
 def _by_expression(page: Page, scores: Mapping[str, Any]) -> None:
     page.paragraph(
-        "Recall: of the faces that show it, the share that is found. The dark line is a 95 % Wilson interval, which "
-        "is wide where there are few faces."
+        "Recall: of the faces that show it, the share that is found. The thin line is a 95 % Wilson interval, "
+        "which is wide where there are few faces."
     )
     page.html("".join(_recall_bar(name, entry) for name, entry in scores["per_class"].items()))
     rows = [
@@ -280,7 +283,7 @@ def _face(scored: Scored, position: int, text: str) -> str:
     shows, said = EXPRESSIONS[scored.target[position]], EXPRESSIONS[scored.predicted[position]]
     alternative = f"a face labelled {shows}, said to be {said}"
     return (
-        f'<figure><img loading="lazy" alt="{escape(alternative)}" src="{data_uri(scored.face(position))}">'
+        f'<figure><img alt="{escape(alternative)}" src="{data_uri(scored.face(position))}">'
         f"<figcaption>{escape(text)}</figcaption></figure>"
     )
 
@@ -305,15 +308,17 @@ def _mistakes(page: Page, scored: Scored) -> None:
 
 def _calibration(page: Page, scored: Scored, scores: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
     page.paragraph(
-        f"When the model is 80 % sure, it should be right 80 times of 100. A temperature of {scored.temperature:.2f}, "
-        "fitted on validation, makes it surer or less sure without changing what it says."
+        "When the model is 80 % sure, it should be right 80 times of 100. A temperature of "
+        f"{scored.temperature:.2f}, fitted on validation, makes it surer or less sure without changing what it "
+        "says."
     )
     rows = [
         (name, _number(scores[name]["value"]), _interval(scores[name]), _number(entry["value"]), _interval(entry))
         for name, entry in scores["temperature_scaled"].items()
     ]
     page.table(["metric", "as trained", "95 % interval", "with temperature", "95 % interval"], rows)
-    page.images((figures["Calibration"], "Accuracy against confidence, and how many faces have each confidence"))
+    caption = "Accuracy against confidence, and how many faces have each confidence"
+    page.images((figures["Calibration"], caption), side_by_side=True)
 
 
 def _curves(page: Page, scored: Scored, figures: Mapping[str, bytes]) -> None:
@@ -341,23 +346,16 @@ def _training(page: Page, title: str, history: Mapping[str, Sequence[Any]] | Non
         return
     counted = ", ".join(f"{state} in {states.count(state)}" for state in dict.fromkeys(states))
     page.paragraph(
-        f"State of the auxiliary term over {len(states)} epochs: {counted}. 'off' means that the centers are so far "
-        "apart that the term pulls next to nothing; 'collapsed' that all features are nearly the same."
+        f"State of the auxiliary term over {len(states)} epochs: {counted}. 'off' means that the centers are so "
+        "far apart that the term pulls next to nothing; 'collapsed' that all features are nearly the same."
     )
     page.images((_centers_figure(history), "Figures of the centers by epoch, a line an expression"))
-    row = states and len(states) - 1
-    rows = [
-        (
-            name,
-            *(_number(history[f"{prefix}.{name}"][row]) for prefix in _CENTERS if f"{prefix}.{name}" in history),
-        )
-        for name in EXPRESSIONS
-    ]
-    heads = [heading for prefix, (heading, _) in _CENTERS.items() if f"{prefix}.{EXPRESSIONS[0]}" in history]
+    known = [prefix for prefix in _CENTERS if f"{prefix}.{EXPRESSIONS[0]}" in history]
+    rows = [(name, *(_number(history[f"{prefix}.{name}"][-1]) for prefix in known)) for name in EXPRESSIONS]
+    heads = [_CENTERS[prefix][0] for prefix in known]
     page.table(["expression", *heads], rows, caption="After the last epoch")
-    for heading, meaning in _CENTERS.values():
-        if heading in heads:
-            page.paragraph(f"{heading}: {meaning}.")
+    for prefix in known:
+        page.paragraph(": ".join(_CENTERS[prefix]) + ".")
 
 
 def _centers_figure(history: Mapping[str, Sequence[Any]]) -> bytes:
