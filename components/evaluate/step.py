@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, read_header
+from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, read_header, write_file
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.headers import ModelHeader, check_header
@@ -136,15 +136,15 @@ def run(
         provenance=_provenance(header, fields, tracked),
         lead=_describe(header, scores, temperature),
     )
-    Path(figures).write_text(page, encoding="utf-8")
+    write_file(figures, page)
     card = write_card(
         header,
         dataset=inputs.faces.header,
         counts={split: inputs.splits[split].counts for split in ("train", "val", "test")},
         test=scores["test"],
     )
-    Path(model_card).write_text(card, encoding="utf-8")
-    Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
+    write_file(model_card, card)
+    write_file(summary, _markdown(scores["test"], tracked))
     digest = artifact_digest(read_header(metrics, "metrics"))
     if tracked.run_id:
         _log_metrics(tracked, scores, temperature)
