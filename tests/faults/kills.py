@@ -25,7 +25,10 @@ KILLED: dict[str, tuple[str, dict[str, Any]]] = {
     "ingest_affectnet": ("ingest_affectnet", {"checkpoint_dir": ...}),
     "split_dataset": ("split_dataset", {}),
     "fine_tune, one process": ("fine_tune", {"checkpoint_dir": ..., "checkpoint_every": 1}),
-    "fine_tune, two processes": ("fine_tune", {"checkpoint_dir": ..., "checkpoint_every": 1, "processes": 2, "workers": 0}),
+    "fine_tune, two processes": (
+        "fine_tune",
+        {"checkpoint_dir": ..., "checkpoint_every": 1, "processes": 2, "workers": 0},
+    ),
     "evaluate": ("evaluate", {}),
     "compare_runs": ("compare_runs", {}),
 }
@@ -61,7 +64,9 @@ class Killer:
         seed: of the moments.
     """
 
-    def __init__(self, server: StepServer, pipeline: SmallPipeline, name: str, folder: Path, *, seed: int = 0) -> None:
+    def __init__(
+        self, server: StepServer, pipeline: SmallPipeline, name: str, folder: Path, *, seed: int = 0
+    ) -> None:
         self._server, self._pipeline, self._folder = server, pipeline, folder
         self._step, self._changes = KILLED[name]
         self._chance = random.Random(f"{seed} {name}")

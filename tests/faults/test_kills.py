@@ -25,13 +25,17 @@ def test_a_killed_step_ends_as_an_unbroken_one(
 
 
 @pytest.mark.slow
-def test_two_processes_killed_end_as_unbroken_ones(steps: StepServer, pipeline: SmallPipeline, tmp_path: Path) -> None:
+def test_two_processes_killed_end_as_unbroken_ones(
+    steps: StepServer, pipeline: SmallPipeline, tmp_path: Path
+) -> None:
     killer = Killer(steps, pipeline, "fine_tune, two processes", tmp_path)
     killer.kill(1)
     assert killer.tally.lost == []
 
 
-def test_sigterm_makes_training_keep_a_checkpoint(steps: StepServer, pipeline: SmallPipeline, tmp_path: Path) -> None:
+def test_sigterm_makes_training_keep_a_checkpoint(
+    steps: StepServer, pipeline: SmallPipeline, tmp_path: Path
+) -> None:
     """Whenever it comes: the moments are drawn until one of them falls into training."""
     killer = Killer(steps, pipeline, "fine_tune, one process", tmp_path)
     for _ in range(8):
