@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,9 +37,10 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
-WAIT_SECONDS = 90.0
-#: Models that MLflow's page compares; more would not fit on a picture.
-COMPARED_RUNS = 6
+WAIT_SECONDS = 180.0
+#: Models that MLflow's pages compare (more would not fit on a picture), and what their curves show.
+COMPARED_RUNS = 5
+CURVE = "val_uar"
 
 
 def main() -> None:
@@ -62,9 +64,22 @@ def main() -> None:
                 page.open(report, width=width, height=900, scheme=scheme)
                 page.save(flags.output_dir / f"report-{scheme}-{width}.png", whole=True)
         runs, experiment = newest_models(address)
-        query = f"runs={json.dumps(runs)}&experiments={json.dumps([experiment])}".replace(" ", "")
-        page.open(f"{address}/#/compare-runs?{query}", width=1440, height=1100, until="Visualizations")
-        page.save(flags.output_dir / "mlflow_compare.png")
+        for name, view in mlflow_views(runs, experiment).items():
+            page.open(f"{address}/#/{view}", width=1440, height=900, until="Run")
+            page.evaluate("document.querySelector('button[aria-label=Close]')?.click()")  # the assistant's panel
+            page.rest()
+            page.save(flags.output_dir / f"{name}.png")
+
+
+def mlflow_views(runs: list[str], experiment: str) -> dict[str, str]:
+    """Return the pages that compare the runs: their settings and results, and their curves by epoch."""
+    chosen = f"runs={json.dumps(runs)}&experiments={json.dumps([experiment])}".replace(" ", "")
+    curves = (
+        f'metric="{CURVE}"&plot_metric_keys=["{CURVE}"]&x_axis=step&y_axis_scale=linear&line_smoothness=1'
+        '&show_point=true&plot_layout={"autosize":true,"xaxis":{},"yaxis":{}}'
+        "&deselected_curves=[]&last_linear_y_axis_range=[]"
+    )
+    return {"mlflow_compare": f"compare-runs?{chosen}", "mlflow_curves": f"metric?{chosen}&{curves}"}
 
 
 class BrowserPage:
@@ -93,14 +108,18 @@ class BrowserPage:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
+        self.rest(until)
+
+    def rest(self, until: str = "") -> None:
+        """Wait until the page holds the text ``until`` and no longer changes."""
         end, before = time.monotonic() + WAIT_SECONDS, ""
         while time.monotonic() < end:
-            time.sleep(1.5)
+            time.sleep(2)
             text = self.evaluate("document.readyState + document.body.innerText")
             if text.startswith("complete") and until in text and text == before:
                 return
             before = text
-        raise SystemExit(f"error: {url} was not at rest within {WAIT_SECONDS:.0f} s")
+        raise SystemExit(f"error: the page was not at rest within {WAIT_SECONDS:.0f} s, or had no {until!r}")
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
@@ -149,8 +168,12 @@ def mlflow_server(database: Path) -> Iterator[str]:
         wait_for(lambda: get(f"{address}/health") == b"OK", "MLflow's server")
         yield address
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def newest_models(address: str) -> tuple[list[str], str]:

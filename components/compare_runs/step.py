@@ -11,7 +11,7 @@ from affectflow.artifacts import new_artifact, open_artifact, samples_digest, wr
 from affectflow.errors import AffectflowError, DataError, SettingsError, what_got_wanted
 from affectflow.headers import MetricsHeader, check_header
 from affectflow.predictions import read_test_predictions
-from affectflow.progress import say, warn
+from affectflow.progress import progress, say, warn
 from affectflow.report.champion import Decision, choose_candidate, decide
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
@@ -52,7 +52,12 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
         raise SettingsError(
             what_got_wanted("--runs", got="none", wanted="one or more", do="name runs, or folders of evaluate")
         )
-    scored = [read_run(name) for name in chosen.runs] + [read_planned(model) for model in chosen.plan]
+    scored = [
+        read_run(source) if isinstance(source, str) else read_planned(source)
+        for source in progress(
+            [*chosen.runs, *chosen.plan], total=len(chosen.runs) + len(chosen.plan), desc="reading", unit="runs"
+        )
+    ]
     candidate, decision = _judge_champion(chosen, scored)
 
     header: dict[str, Any] = {}
@@ -140,7 +145,9 @@ def read_planned(model: dict[str, Any]) -> ScoredRun:
         seed=seed,
         status=FAILED,
         run_id=run_id,
-        reason=error or "it was not trained or not evaluated; the log of its steps says why",
+        reason=error
+        or "MLflow holds no evaluation of it: a step before that failed, and its log says why, or it was trained "
+        "with another MLflow server",
         **named,
     )
 
@@ -154,7 +161,7 @@ def _judge_champion(chosen: Settings, scored: list[ScoredRun]) -> tuple[ScoredRu
         champion = current_champion(chosen.registered_model)
         old = read_run(champion.reference) if champion else None
     except AffectflowError as error:
-        warn(f"the champion stays as it is, since it cannot be compared: {error}")
+        warn(f"the champion stays, since it cannot be compared (delete its alias to choose anew): {error}")
         return None, None
     return candidate, decide(candidate, old, chosen.champion_metric, resamples=chosen.resamples, seed=chosen.seed)
 

@@ -51,7 +51,7 @@ def say_start(chosen: Settings, inputs: Inputs, model: ExpressionModel, device: 
 
 def report_epoch(chosen: Settings, tracked: Run, row: Row, images_per_second: float | None) -> None:
     """Say and log what an epoch came to; ``images_per_second`` is None for one of an earlier start."""
-    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    numbers = {name: value for name, value in row.items() if isinstance(value, float) and name != "epoch"}
     speed = ""
     if images_per_second is not None:
         numbers["images_per_second"] = images_per_second

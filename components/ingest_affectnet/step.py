@@ -99,6 +99,7 @@ def run(
                 checkpoints=checkpoints,
                 progress=lambda crops, total: progress(crops, total=total, desc="ingest", unit="faces"),
             )
+            header["synthetic"] = chosen.source == SYNTHETIC
         dataset = Faces.open(faces)
         pictures = quarantined_pictures(listing, dataset, each=_SHEET_FACES)
         text = _summary(dataset)

@@ -78,7 +78,11 @@ def test_what_is_logged_in_an_outage_arrives_once(
 
 
 def test_what_is_left_at_the_end_is_sent_later(
-    proxy: FaultyProxy, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    proxy: FaultyProxy,
+    server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AFFECTFLOW_RETRY_SECONDS", "0.3")
     with model_run(name="m", row_key="left", tags={}, journal=str(tmp_path)) as run:

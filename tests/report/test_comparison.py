@@ -113,6 +113,12 @@ def test_baseline_is_the_one_that_shares_most_settings():
     assert pair.baseline == "8 · se_resnet50 · vggface2 · weighted_softmax (epochs=5, learning_rate=0.01)"
 
 
+def test_baseline_is_of_the_same_block_where_one_backbone_stands_for_both() -> None:
+    runs = [finished(number, backbone="resnet18", name=str(number)) for number in (1, 11, 13)]
+    [pair] = quick(runs).baselines
+    assert (pair.model[:2], pair.baseline[:2]) == ("13", "11")
+
+
 def test_failed_run_is_kept_as_failed_and_is_no_baseline():
     comparison = quick([failed(8), finished(10)])
     assert [scored.model.failed_seeds for scored in comparison.models] == [[0], []]

@@ -1,5 +1,6 @@
 """What the report says, in order, as sections that HTML and Markdown share."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -324,7 +325,7 @@ def _runs(comparison: Comparison) -> Section:
             run.name,
             scored.model.label,
             str(run.seed),
-            Cell(run.status if run.status == FINISHED else f"failed\n{run.reason}", _STATUS_TONES[run.status]),
+            Cell("\n".join([run.status, *textwrap.wrap(run.reason, 60)]), _STATUS_TONES[run.status]),
             run.run_id,
         ]
         for scored in comparison.models
