@@ -33,8 +33,7 @@ audit: $(VENV)/.with-audit ## Look for known faults in our code (bandit) and in 
 
 .PHONY: sbom
 sbom: $(VENV)/.with-audit ## Write dist/sbom-<image>.json (CycloneDX): what each kind of image holds
-	mkdir -p dist
-	$(RUN) -m pipelines.sbom --output-dir dist
+	$(RUN) docker/sbom.py dist
 
 .PHONY: lint
 lint: $(VENV)/.with-dev ## Check style, types and the direction of imports
