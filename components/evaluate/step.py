@@ -14,6 +14,7 @@ from pydantic import Field
 from affectflow.artifacts import artifact_digest, new_artifact, read_header
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.headers import ModelHeader, check_header
 from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
@@ -31,7 +32,6 @@ from affectflow.metrics import (
 )
 from affectflow.metrics import figures as draw
 from affectflow.metrics.drawing import png_bytes
-from affectflow.headers import ModelHeader, check_header
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
