@@ -8,8 +8,10 @@ come next.
 import argparse
 import importlib
 import json
+import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from kfp.dsl.structures import InputSpec, OutputSpec
 from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.progress import report_error, say
 from components.images import TARGETS
+
+#: Set by torchrun: of the processes that it starts, the first alone writes and speaks.
+RANK_VARIABLE = "RANK"
 
 #: How the file of an output that is one file ends, so that double-clicking opens it.
 _FILE_ENDINGS = {
@@ -40,6 +45,9 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         parser.error(f"--output-dir: got {output_dir}, which is a file, wanted a folder; pass another path")
     output_dir.mkdir(parents=True, exist_ok=True)
+    first_process = os.environ.get(RANK_VARIABLE, "0") == "0"
+    if not first_process:
+        output_dir = Path(tempfile.mkdtemp())
 
     inputs = specification.inputs or {}
     executor_input = {
@@ -48,7 +56,7 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
             "artifacts": {
                 name: _artifact(name, spec, Path(flags[name]).absolute())
                 for name, spec in inputs.items()
-                if _is_artifact(spec)
+                if _is_artifact(spec) and flags[name]
             },
         },
         "outputs": _outputs(specification.outputs or {}, output_dir),
@@ -59,7 +67,9 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
         report_error("stopped by the user")
         raise SystemExit(130) from None
     finally:
-        shutil.rmtree(output_dir / ".parameters", ignore_errors=True)
+        shutil.rmtree(output_dir / ".parameters" if first_process else output_dir, ignore_errors=True)
+    if not first_process:
+        return
     say(_made(component, output_dir))
     if command := next_command(component, flags, output_dir):
         say(f"next: {command}")
@@ -121,7 +131,9 @@ def next_command(component: BaseComponent, flags: Mapping[str, Any], output_dir:
         made["runs"] = _shown(output_dir)  # compare_runs takes evaluate's folder in place of a run's id
     for following in list(TARGETS)[list(TARGETS).index(step) + 1 :]:
         inputs = _load(following).component_spec.inputs or {}
-        wanted = [name for name, spec in inputs.items() if _is_artifact(spec) or not spec.optional]
+        wanted = [
+            name for name, spec in inputs.items() if not spec.optional or (_is_artifact(spec) and name in made)
+        ]
         if not set(wanted) & set(made):
             continue
         given = {name: made.get(name) or flags.get(name) for name in wanted}

@@ -144,4 +144,4 @@ def _artifacts_are_there(executor_output: Path) -> bool:
 def _make_for_steps(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:
-        folder.chmod(0o777)  # noqa: S103 - the steps' user is not root and belongs to none of its groups
+        folder.chmod(0o777)

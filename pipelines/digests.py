@@ -10,7 +10,8 @@ from typing import Any
 
 from affectflow.artifacts import sha256_file
 from affectflow.errors import DataError, SettingsError, what_got_wanted
-from affectflow.storage import S3Storage, is_s3
+from affectflow.s3 import S3Storage
+from affectflow.storage import is_s3
 
 #: Up to this size in all, a folder's files are read; above, their names, sizes and times of change stand for them.
 READ_UP_TO_BYTES = 1 << 30

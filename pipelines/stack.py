@@ -30,7 +30,7 @@ _BUCKET = "affectflow"
 _USER = "affectflow"
 _DATABASE = "mlflow"
 #: SeaweedFS takes up to 17 s to start and 25 s to stop; MLflow makes its tables on a first start.
-_START_SECONDS = 120.0
+_START_SECONDS = 240.0
 _STOP_SECONDS = 60.0
 
 #: What the steps of a pipeline need of it; the rest is for the servers.
@@ -137,7 +137,7 @@ def _settings(folder: Path) -> dict[str, str]:
     if file.is_file():
         return read_settings(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(8)
+    ports = _free_ports(10)
     settings = {
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{ports[0]}",
         "MLFLOW_TRACKING_USERNAME": _USER,
@@ -207,11 +207,14 @@ def _start_s3(folder: Path, settings: dict[str, str]) -> None:
     _write_private(config, json.dumps({"identities": [identity]}))
     (folder / "s3").mkdir(exist_ok=True)
     port = settings["AWS_ENDPOINT_URL_S3"].rpartition(":")[2]
-    master, volume, filer, grpc, filer_grpc = settings["SEAWEEDFS_PORTS"].split(",")
+    names = ("master.port", "volume.port", "filer.port", "s3.port.grpc")
+    names += ("master.port.grpc", "volume.port.grpc", "filer.port.grpc")
+    others = [
+        f"-{name}={number}" for name, number in zip(names, settings["SEAWEEDFS_PORTS"].split(","), strict=True)
+    ]
     command = [
         *(weed, "server", f"-dir={folder / 's3'}", f"-ip={_HOST}", f"-ip.bind={_HOST}", "-volume.max=10"),
-        *(f"-master.port={master}", f"-master.port.grpc={grpc}", f"-volume.port={volume}"),
-        *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", "-master.telemetry=false"),
+        *(*others, "-master.telemetry=false"),
         *("-s3", f"-s3.port={port}", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     ]
     _start_process(command, folder / "s3.pid", folder / "s3.log")
@@ -271,7 +274,7 @@ def _make_bucket(settings: dict[str, str]) -> None:
         _s3(settings).create_bucket(Bucket=_BUCKET)
 
 
-def _s3(settings: dict[str, str]):  # noqa: ANN202 - boto3's clients have no type of their own
+def _s3(settings: dict[str, str]):
     import boto3
     from botocore.config import Config
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, run_faulty_proxy
 
-from affectflow import storage
+from affectflow import s3 as s3_module
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
-from affectflow.storage import Entry, S3Storage, Storage, open_storage
+from affectflow.s3 import S3Storage
+from affectflow.storage import Entry, Storage, open_storage
 from pipelines.digests import add_digests
 
 
@@ -24,8 +25,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 3)
-    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(s3_module, "ATTEMPTS", 3)
+    monkeypatch.setattr(s3_module, "LONGEST_PAUSE", 0.1)
 
 
 def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
@@ -46,6 +47,14 @@ def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
     place.delete("a")
     place.delete("a")
     assert place.entries() == [Entry("top", 0)]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new_one(place: Storage) -> None:
+    place.write("file", b"old " * 1000)
+    with place.open("file") as stream:
+        place.write("file", b"new!" * 1000)
+        assert stream.read() == b"old " * 1000
+    assert place.read("file") == b"new!" * 1000
 
 
 def test_files_are_put_and_got_whole(place: Storage, tmp_path: Path) -> None:
@@ -180,7 +189,7 @@ def test_lasting_faults_end_in_one_line(s3: S3Server, monkeypatch: pytest.Monkey
 
 
 def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 1000)
     place = S3Storage("s3://open/replaced")
     place.write("file", b"a" * 50_000)
     with place.open("file") as stream:

@@ -27,8 +27,11 @@ PATIENCE_VARIABLE = "AFFECTFLOW_RETRY_SECONDS"
 _PATIENCE = 120.0
 _REQUEST_SECONDS = 30.0
 
+#: HTTP statuses of a fault that may pass.
+_AWAY = (429, 500, 502, 503, 504)
+
 #: Settings that name a folder to which a step writes, whatever else it does.
-_WRITTEN_FOLDERS = ("checkpoint_dir",)
+_WRITTEN_FOLDERS = ("checkpoint_dir", "shared_dir")
 
 
 class AwayError(Exception):
@@ -108,6 +111,8 @@ def _check_tracking() -> None:
 def _ask_mlflow(uri: str) -> None:
     """Ask for an experiment and for a list of files, so that login, host and the server's S3 are all tried."""
     status, body = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1")
+    if status in _AWAY:
+        raise AwayError(f"status {status} {http.client.responses[status]}")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if status == 401:
         raise _refused(
@@ -126,13 +131,13 @@ def _ask_mlflow(uri: str) -> None:
         raise _refused(
             uri, f"status {status}", "MLflow's API", "check that MLFLOW_TRACKING_URI is a server of MLflow"
         )
-    try:
-        _get(f"{uri}/api/2.0/mlflow-artifacts/artifacts?path=affectflow-preflight")
-    except AwayError as error:
+    status, body = _get(f"{uri}/api/2.0/mlflow-artifacts/artifacts?path=affectflow-preflight")
+    # A server whose clients write to S3 themselves answers 503 and says so.
+    if status in _AWAY and "serve-artifacts" not in body:
         raise AwayError(
-            f"{error} when it lists files: check the S3 address, bucket and keys of the MLflow server itself "
+            f"status {status} when it lists files: check S3 address, bucket and keys of the MLflow server itself "
             "(Secret affectflow-s3)"
-        ) from None
+        )
 
 
 def _refused(uri: str, got: str, wanted: str, do: str) -> TrackingError:
@@ -162,8 +167,6 @@ def _get(url: str) -> tuple[int, str]:
         answer = pool.request("GET", url, headers=headers)
     except urllib3.exceptions.HTTPError as error:
         raise AwayError(f"no answer ({type(getattr(error, 'reason', None) or error).__name__})") from None
-    if answer.status in (429, 500, 502, 503, 504):
-        raise AwayError(f"status {answer.status} {http.client.responses[answer.status]}")
     return answer.status, answer.data[:2000].decode("utf-8", "replace")
 
 

@@ -92,8 +92,27 @@ def test_npy_casts_numbers_and_text_of_every_type(tmp_path: Path, exp: object) -
 @pytest.mark.parametrize(
     "exp", ["11", 2.5, "", np.array([]), np.array([1, 2]), np.array([{}], dtype=object), b"x", b""]
 )
-def test_npy_quarantines_labels_that_are_none_and_loads_no_pickle(tmp_path: Path, exp: object) -> None:
+def test_npy_quarantines_labels_that_are_none(tmp_path: Path, exp: object) -> None:
     assert one(tmp_path, **GOOD | {"exp": exp}) is Reason.BAD_LABEL
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["exp", "val", "lnd"])
+def test_npy_loads_no_pickle(tmp_path: Path, kind: str) -> None:
+    trap = np.array([Trap(tmp_path / "unpickled")], dtype=object)
+    one(tmp_path / "root", **GOOD | {kind: trap})
+    assert not (tmp_path / "unpickled").exists()
+    np.load(tmp_path / "root" / "train_set" / "annotations" / f"7_{kind}.npy", allow_pickle=True)
+    assert (tmp_path / "unpickled").exists(), "the trap does work"
 
 
 @pytest.mark.parametrize(

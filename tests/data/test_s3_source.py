@@ -8,7 +8,7 @@ from face_trees import encoded, line, pixels, put, write_manual, write_npy, writ
 from ingest_runs import content, ingest_step, write_many
 from s3_server import S3Server, run_faulty_proxy
 
-from affectflow import storage
+from affectflow import s3 as s3_module
 from affectflow.data import shards
 from affectflow.data.listing import list_faces
 from affectflow.data.quarantine import FaceError, Reason
@@ -56,8 +56,8 @@ def test_faults_of_the_network_change_nothing(
     root = write_manual(tmp_path / "root", rows, [line("1/1.jpg", 2)])
     s3.upload_folder(root, "open", "faults")
     ingest_step(root, tmp_path / "disk")
-    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(storage, "PART_BYTES", 5000)  # the list too is read in ranges
+    monkeypatch.setattr(s3_module, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 5000)  # the list too is read in ranges
     seen: Counter[str] = Counter()
     broken: Counter[str] = Counter()
 

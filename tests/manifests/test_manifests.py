@@ -1,4 +1,4 @@
-"""The manifests of both overlays: valid for Kubernetes 1.30 to 1.37, locked down, and what the pipelines count on."""
+"""The manifests of both overlays: valid for Kubernetes 1.30 to 1.37, locked down, what the pipelines count on."""
 
 import json
 import os

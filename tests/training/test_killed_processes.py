@@ -4,10 +4,13 @@ import contextlib
 import functools
 import os
 import signal
+import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from small_trainer import build_trainer
@@ -17,6 +20,9 @@ from affectflow.errors import TrainingError
 from affectflow.training.determinism import use_deterministic_algorithms
 from affectflow.training.distributed import in_processes, rank
 from affectflow.training.inputs import Inputs, open_inputs
+
+#: File of the fork servers' process ids.
+SERVERS = "servers.txt"
 
 #: BatchNorm that trains and dropout, so that running statistics and each process's random state count.
 EVERYTHING: dict[str, Any] = {"freeze": (0, "none"), "dropout": 0.2, "checkpoint_every": 1, "select": "last"}
@@ -63,6 +69,8 @@ def train(
         on_step = functools.partial(die_at_step, *how[1:])
     elif how[0] == "write" and rank() == 0:
         Path.write_bytes = die_in_the_middle_of_writing(Path.write_bytes, how[1])  # type: ignore[method-assign]
+    with (results / SERVERS).open("a") as stream:
+        print(forkserver._forkserver._forkserver_pid, file=stream)
     trainer = build_trainer(open_inputs(*dataset), checkpoints=checkpoints, on_step=on_step, **settings)
     with contextlib.suppress(FileNotFoundError):
         (results / f"{rank()}.pt").unlink()
@@ -77,6 +85,22 @@ def train(
         },
         results / f"{rank()}.pt",
     )
+
+
+def wait_for_no_servers(results: Path) -> None:
+    """Wait until the fork servers have ended, which they do when their last worker has."""
+    patience = time.monotonic() + 60
+    pids = [int(pid) for pid in (results / SERVERS).read_text().split()]
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < patience, left
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def results_of(folder: Path) -> list[dict[str, Any]]:
@@ -101,6 +125,7 @@ def test_two_processes_killed_twice_end_as_unbroken_ones(
         with pytest.raises(TrainingError, match="killed by SIGKILL"):
             in_processes(2, functools.partial(train, dataset, killed / "c", killed, EVERYTHING, how))
         assert not list(killed.glob("*.pt"))
+        wait_for_no_servers(killed)
     assert list((killed / "c").rglob("*.partial"))  # the second kill came in the middle of a write
     in_processes(2, functools.partial(train, dataset, killed / "c", killed, EVERYTHING, ("never",)))
     for got, wanted in zip(results_of(killed), results_of(unbroken), strict=True):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from affectflow.artifacts import open_artifact
 from affectflow.data.crops import decode_image
 from affectflow.data.manifest import MANIFEST_FILE, MANIFEST_SCHEMA, QUARANTINE_FILE, QUARANTINE_SCHEMA
+from affectflow.data.quarantine import Reason
 from affectflow.data.shards import SHARD_ENDING, ShardReader, shard_name
 from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.labels import NUM_EXPRESSIONS
@@ -94,21 +95,30 @@ class Faces:
             raise _wrong(file, "an image_id twice", "unique ones")
         if not manifest["expression"].between(0, NUM_EXPRESSIONS - 1).all():
             raise _wrong(file, "an expression outside 0 to 7", "codes 0 to 7")
-        shards = sum(name.endswith(SHARD_ENDING) for name in self.header["files"])
+        shards = self._num_shards()
         if len(self) and not (self._shard.min() >= 0 and self._shard.max() < shards and self._row.min() >= 0):
             raise _wrong(file, "a face in no image shard", f"shards 0 to {shards - 1}, rows from 0")
 
     def _check_shards(self) -> None:
-        rows_of = np.bincount(self._shard) if len(self) else np.zeros(0, np.int64)
         last_row = pd.Series(self._row).groupby(self._shard).max()
-        for number, rows in enumerate(rows_of.tolist()):
+        stored = 0
+        for number in range(self._num_shards()):
             path = self.path / shard_name(number)
             try:
-                stored = len(ShardReader(path))
+                images = len(ShardReader(path))
             except (OSError, ValueError, pa.ArrowException) as error:
                 raise _wrong(path, f"no image shard ({error})", "one with images") from None
-            if stored != rows or (rows and last_row[number] >= stored):
-                raise _wrong(path, f"{stored} images", f"{rows}, as the manifest says")
+            if (needed := int(last_row.get(number, -1)) + 1) > images:
+                raise _wrong(path, f"{images} images", f"{needed} or more, as the manifest says")
+            stored += images
+        # Faces of conflicting labels are dropped when their shard was written already.
+        quarantined = self.header.get("quarantined")
+        dropped = quarantined.get(Reason.CONFLICTING_LABELS, 0) if isinstance(quarantined, dict) else 0
+        if not isinstance(dropped, int) or stored != len(self) + dropped:
+            raise _wrong(self.path, f"{stored} images", f"{len(self)} and {dropped} dropped ones")
+
+    def _num_shards(self) -> int:
+        return sum(name.endswith(SHARD_ENDING) for name in self.header["files"])
 
 
 def _wrong(path: Path, got: str, wanted: str) -> ArtifactError:
