@@ -227,9 +227,9 @@ def _tests(comparison: Comparison) -> Section | None:
             ]
         )
     paragraphs = [
-        "The words and the first p-value are of the resamples above: they speak of other test images. With one seed "
-        "that says something of two trained networks, not yet of two losses; a paired t-test over the seeds says "
-        "whether other trainings could turn it. McNemar's test is of the predicted classes."
+        "The words and the first p-value are of the resamples above: they speak of other test images. With one "
+        "seed that says something of two trained networks, not yet of two losses; a paired t-test over the seeds "
+        "says whether other trainings could turn it. McNemar's test is of the predicted classes."
     ]
     return Section("Tests of the differences in UAR", paragraphs, Table(header, rows, text_columns=3))
 
