@@ -56,7 +56,7 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
             "artifacts": {
                 name: _artifact(name, spec, Path(flags[name]).absolute())
                 for name, spec in inputs.items()
-                if _is_artifact(spec)
+                if _is_artifact(spec) and flags[name]
             },
         },
         "outputs": _outputs(specification.outputs or {}, output_dir),
@@ -131,7 +131,9 @@ def next_command(component: BaseComponent, flags: Mapping[str, Any], output_dir:
         made["runs"] = _shown(output_dir)  # compare_runs takes evaluate's folder in place of a run's id
     for following in list(TARGETS)[list(TARGETS).index(step) + 1 :]:
         inputs = _load(following).component_spec.inputs or {}
-        wanted = [name for name, spec in inputs.items() if _is_artifact(spec) or not spec.optional]
+        wanted = [
+            name for name, spec in inputs.items() if not spec.optional or (_is_artifact(spec) and name in made)
+        ]
         if not set(wanted) & set(made):
             continue
         given = {name: made.get(name) or flags.get(name) for name in wanted}

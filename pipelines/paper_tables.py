@@ -102,6 +102,7 @@ def paper_tables(
             faces=ingested.outputs["faces"],
             splits=drawn.outputs["splits"],
             model=trained.outputs["model"],
+            history=trained.outputs["history"],
             plan_key=model.plan_key,
             **evaluate,
         )

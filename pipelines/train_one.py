@@ -58,6 +58,7 @@ def train_one(
         faces=ingested.outputs["faces"],
         splits=drawn.outputs["splits"],
         model=trained.outputs["model"],
+        history=trained.outputs["history"],
         **evaluate,
     )
     scored.set_display_name("Evaluate")

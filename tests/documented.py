@@ -1,8 +1,8 @@
 """What the pages tell a reader to do: commands to run, files to write, changes to make. Read from the text itself.
 
 A fence of bash is run. One of python (or toml) with a title is a file to write, one of diff with a title changes
-the file of that name. Text and other languages are shown only. ``<!-- not run: reason -->`` before a fence keeps it
-from being run, ``<!-- after: PAGE -->`` at the top of a page says which page its reader has followed before.
+the file of that name. Text and other languages are shown only. ``<!-- not run: reason -->`` before a fence keeps
+it from being run, ``<!-- after: PAGE -->`` at the top of a page says which page its reader has followed before.
 """
 
 import re

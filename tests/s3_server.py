@@ -1,6 +1,7 @@
 """A real S3 server for tests (SeaweedFS), and a proxy before it that breaks chosen requests."""
 
 import contextlib
+import ctypes
 import http.client
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ USERS = {
     "reader": ("reader-secret", ["Read:open", "List:open"]),
 }
 _START_SECONDS = 90
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     ]  # fmt: skip
     log = folder / "server.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, start_new_session=True, cwd=folder, preexec_fn=_end_with_parent
+        )
     server = S3Server(f"http://127.0.0.1:{port}")
     try:
         _make_buckets(server, process, log)
@@ -90,6 +95,12 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     finally:
         process.send_signal(signal.SIGKILL)  # an orderly stop takes 25 s, and the data is thrown away
         process.wait()
+
+
+def _end_with_parent() -> None:
+    """Let Linux end the server when the tests that started it are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _program() -> str:

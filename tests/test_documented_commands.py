@@ -49,17 +49,27 @@ class Reader:
     def follow(self, page: str) -> None:
         if page in self.followed:
             return
-        if before := page_before(page):
-            self.follow(before)
+        if earlier := page_before(page):
+            self.follow(earlier)
         self.followed.append(page)
-        for fence in fences(page):
-            if fence.reason:
-                continue
-            if fence.language in RUN_LANGUAGES:
-                for command in fence.commands():
-                    self.run(command)
-            elif fence.title:
-                self.write(fence)
+        before: dict[Path, str | None] = {}
+        try:
+            for fence in fences(page):
+                if fence.reason:
+                    continue
+                if fence.language in RUN_LANGUAGES:
+                    for command in fence.commands():
+                        self.run(command)
+                elif fence.title:
+                    file = self.project / fence.title
+                    before.setdefault(file, file.read_text(encoding="utf-8") if file.exists() else None)
+                    self.write(fence)
+        finally:  # each page begins with the project as it is
+            for file, text in before.items():
+                if text is None:
+                    file.unlink()
+                else:
+                    file.write_text(text, encoding="utf-8")
 
     def run(self, command: str) -> None:
         command = re.sub(r"\b(DIR|FILE)\b", lambda match: self.places[match[0]], command)

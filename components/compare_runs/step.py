@@ -1,6 +1,5 @@
 """Compare models: runs or a plan → their predictions and metrics → report, champion."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import new_artifact, open_artifact, samples_digest
+from affectflow.artifacts import new_artifact, open_artifact, samples_digest, write_file
 from affectflow.errors import AffectflowError, DataError, SettingsError, what_got_wanted
 from affectflow.headers import MetricsHeader, check_header
 from affectflow.predictions import read_test_predictions
@@ -70,8 +69,8 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
             seed=chosen.seed,
             champion=decision.words if decision else "",
         )
-    shutil.copyfile(Path(comparison) / "report.html", report)
-    shutil.copyfile(Path(comparison) / "report.md", summary)
+    write_file(report, (Path(comparison) / "report.html").read_bytes())
+    write_file(summary, (Path(comparison) / "report.md").read_bytes())
     if candidate and decision and decision.promote:
         _promote(chosen, candidate, decision)
     with step_run("compare_runs") as tracked:

@@ -19,6 +19,7 @@ def evaluate(
     confusion_matrix: Output[ClassificationMetrics],
     roc_curve: Output[ClassificationMetrics],
     figures: Output[HTML],
+    model_card: Output[Markdown],
     summary: Output[Markdown],
     batch_size: int = 64,
     resamples: int = 2000,
@@ -26,6 +27,7 @@ def evaluate(
     workers: int = 0,
     seed: int = 0,
     plan_key: str = "",
+    history: Input[Dataset] = None,
 ) -> NamedTuple("Outputs", [("evaluation", str)]):  # type: ignore[valid-type]
     """Score a model on the validation and test splits, with intervals.
 
@@ -47,6 +49,7 @@ def evaluate(
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
         workers: Processes that load images; 0 means one a core, at most 8.
         seed: Seed of the bootstrap.
+        history: History of fine_tune, for the report's learning curves and centers; may be left out.
         plan_key: Key under which a comparison finds this evaluation in MLflow; set by the pipeline.
 
     Returns:
@@ -55,7 +58,8 @@ def evaluate(
         scalars: The test metrics, for the KFP UI.
         confusion_matrix: Of the test split, for the KFP UI.
         roc_curve: Of the test split, averaged over expressions, for the KFP UI.
-        figures: Confusion matrix, ROC and precision-recall curves, calibration, as one page.
+        figures: The model's report as one page: headline, expressions, confusion with its faces, calibration, curves, training, settings.
+        model_card: What the model is, how good, and what it is and is not for.
         summary: The test metrics as a table.
         evaluation: Address of this evaluation in MLflow, or the folder of metrics where it is untracked.
     """
@@ -73,6 +77,8 @@ def evaluate(
         predictions=predictions.path,
         metrics=metrics.path,
         figures=figures.path,
+        model_card=model_card.path,
+        history=history.path if history else "",
         summary=summary.path,
         batch_size=batch_size,
         resamples=resamples,

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from affectflow.artifacts import artifact_digest, new_artifact, read_header
+from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, read_header, write_file
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
-from affectflow.html import Page
+from affectflow.headers import ModelHeader, check_header
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
     CALIBRATION_METRICS,
@@ -24,14 +24,10 @@ from affectflow.metrics import (
     evaluate_all,
     fit_temperature,
     mean_roc_curve,
-    most_confident_mistakes,
-    precision_recall_curves,
-    reliability_bins,
-    roc_curves,
 )
-from affectflow.metrics import figures as draw
-from affectflow.metrics.drawing import png_bytes
-from affectflow.headers import ModelHeader, check_header
+from affectflow.model_report.card import model_card as write_card
+from affectflow.model_report.page import Scored, model_page, split_figures
+from affectflow.model_report.thumbnails import thumbnail
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
@@ -50,7 +46,6 @@ from affectflow.training.loading import WholeFaces, loader
 
 #: What metrics.json says of the model, so that a comparison needs no other file.
 _MODEL_FIELDS = ("row", "backbone", "pretrained", "loss", "seed", "settings", "selected_epoch", "image_size")
-_MISTAKES_SHOWN = 18
 
 
 class Settings(StepSettings):
@@ -91,7 +86,9 @@ def run(
     predictions: str,
     metrics: str,
     figures: str,
+    model_card: str,
     summary: str,
+    history: str = "",
     **settings: Any,
 ) -> Result:
     """Score one model and write what it says; see ``component.py`` for what each path holds."""
@@ -126,19 +123,34 @@ def run(
     with new_artifact(metrics, "metrics", fields) as folder:
         write_sidecar(folder, tracked)
 
-    pictures = _draw(inputs.splits["test"], probability["test"], temperature, inputs)
-    page = Page(f"{header['backbone']} · {header['pretrained']} · {header['loss']} · seed {header['seed']}")
-    page.paragraph(_describe(header, scores, temperature))
-    page.table(["metric", "value", "95 % interval"], [list(row) for row in _table(scores["test"])])
-    for caption, picture in pictures.items():
-        page.images((picture, caption))
-    Path(figures).write_text(page.render(), encoding="utf-8")
-    Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
+    test = _scored(inputs, probability["test"], temperature)
+    pictures = split_figures(test, scores["test"]["confusion_matrix"])
+    page = model_page(
+        f"{header['backbone']} · {header['pretrained']} · {header['loss']} · seed {header['seed']}",
+        test,
+        scores["test"],
+        figures=pictures,
+        history=_read_history(history),
+        selected_epoch=header["selected_epoch"],
+        settings=header["settings"],
+        provenance=_provenance(header, fields, tracked),
+        lead=_describe(header, scores, temperature),
+    )
+    write_file(figures, page)
+    card = write_card(
+        header,
+        dataset=inputs.faces.header,
+        counts={split: inputs.splits[split].counts for split in ("train", "val", "test")},
+        test=scores["test"],
+    )
+    write_file(model_card, card)
+    write_file(summary, _markdown(scores["test"], tracked))
     digest = artifact_digest(read_header(metrics, "metrics"))
     if tracked.run_id:
         _log_metrics(tracked, scores, temperature)
         artifacts = {"predictions": predictions, "metrics": metrics}
-        _log_files(tracked, evaluation_folder(digest), artifacts, figures, pictures)
+        pages = {"figures.html": figures, "model_card.md": model_card}
+        _log_files(tracked, evaluation_folder(digest), artifacts, pages, pictures)
         mark_evaluated(tracked, digest, chosen.plan_key)
 
     for line in _table(scores["test"]):
@@ -221,34 +233,34 @@ def _prediction_table(inputs: Inputs, probability: dict[str, NDArray[np.float64]
     return pa.concat_tables(parts)
 
 
-def _draw(
-    part: SplitFaces, probability: NDArray[np.float64], temperature: float, inputs: Inputs
-) -> dict[str, bytes]:
-    """Return the test split's figures, caption → PNG."""
-    target = part.target
-    cells = np.array(evaluate_all(target, probability)["confusion_matrix"])
-    bins = {
-        "as trained": reliability_bins(target, probability),
-        f"temperature {temperature:.2f}": reliability_bins(target, apply_temperature(probability, temperature)),
+def _scored(inputs: Inputs, probability: NDArray[np.float64], temperature: float) -> Scored:
+    part = inputs.splits["test"]
+
+    def small_face(position: int) -> bytes:
+        return thumbnail(decode_image(inputs.faces.image_bytes(int(part.rows[position]))))
+
+    return Scored(part.target, probability, small_face, temperature)
+
+
+def _read_history(path: str) -> dict[str, list[Any]] | None:
+    if not path:
+        return None
+    open_artifact(path, "history")
+    columns: dict[str, list[Any]] = pq.read_table(Path(path) / "history.parquet").to_pydict()
+    return columns
+
+
+def _provenance(header: dict[str, Any], fields: dict[str, Any], tracked: Run) -> dict[str, str]:
+    run = {"MLflow run": tracked.url() or tracked.run_id} if tracked.run_id else {}
+    inputs = {f"{name} (SHA-256)": digest for name, digest in header["inputs"].items() if digest}
+    digests = {"model": fields["model_digest"], "test set": fields["test_set_digest"]}
+    return {
+        **run,
+        **{f"{name} (SHA-256)": digest for name, digest in digests.items()},
+        **inputs,
+        **header["versions"],
+        "precision of this evaluation": fields["precision"],
     }
-    pictures = {
-        "Confusion matrix": draw.confusion_matrix_figure(cells),
-        "ROC curves": draw.roc_figure(roc_curves(target, probability), classes=EXPRESSIONS),
-        "Precision-recall curves": draw.precision_recall_figure(
-            precision_recall_curves(target, probability), classes=EXPRESSIONS
-        ),
-        "Calibration": draw.reliability_figure(bins),
-    }
-    mistakes = most_confident_mistakes(target, probability, _MISTAKES_SHOWN)
-    if len(mistakes):
-        pictures["Most confident mistakes"] = draw.contact_sheet(
-            [decode_image(inputs.faces.image_bytes(int(part.rows[i]))) for i in mistakes],
-            [
-                f"{EXPRESSIONS[target[i]]}\nsaid {EXPRESSIONS[probability[i].argmax()]} {probability[i].max():.0%}"
-                for i in mistakes
-            ],
-        )
-    return {caption: png_bytes(figure) for caption, figure in pictures.items()}
 
 
 def _log_metrics(tracked: Run, scores: dict[str, Any], temperature: float) -> None:
@@ -273,11 +285,12 @@ def _log_metrics(tracked: Run, scores: dict[str, Any], temperature: float) -> No
 
 
 def _log_files(
-    tracked: Run, folder: str, artifacts: dict[str, str], figures: str, pictures: dict[str, bytes]
+    tracked: Run, folder: str, artifacts: dict[str, str], pages: dict[str, str], pictures: dict[str, bytes]
 ) -> None:
     for name, artifact in artifacts.items():
         tracked.log_folder(artifact, folder=f"{folder}/{name}")
-    tracked.log_bytes(Path(figures).read_bytes(), name="figures.html", folder=folder)
+    for name, path in pages.items():  # KFP's own names of these files have no ending
+        tracked.log_bytes(Path(path).read_bytes(), name=name, folder=folder)
     for caption, picture in pictures.items():
         tracked.log_bytes(picture, name=f"{caption.lower().replace(' ', '_')}.png", folder=folder)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import canonical_digest
+from affectflow.artifacts import canonical_digest, write_file
 from affectflow.errors import SettingsError, what_got_wanted
 from affectflow.progress import say
 from affectflow.report.published import PUBLISHED_ROWS, PublishedRow, published_row
@@ -101,7 +101,7 @@ def run(*, summary: str, **settings: Any) -> list[dict[str, Any]]:
         )
     # Seed by seed, so that a run that is stopped early has all rows of its first seeds.
     models = [_plan(chosen, row, seed) for seed in chosen.seeds for row in rows]
-    Path(summary).write_text(_table(models), encoding="utf-8")
+    write_file(summary, _table(models))
     say(f"planned {len(models)} models: {len(rows)} rows of Tables 5 and 6, {len(chosen.seeds)} seeds")
     return models
 

@@ -12,7 +12,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 #: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
 USER_ERROR = 2
-
+#: With which a step ends that SIGTERM stopped and that can go on: 128 and the signal's number.
+STOPPED = 143
 
 #: Characters that each part of an error's line may have; what a file holds may be long.
 _LONGEST = 600
@@ -79,6 +80,10 @@ class CheckpointError(AffectflowError):
 
 class TrainingError(AffectflowError):
     """Training cannot go on, e.g. because the loss is no longer finite."""
+
+
+class StoppedError(AffectflowError):
+    """SIGTERM stopped the step at a place from which it can go on."""
 
 
 class TrackingError(AffectflowError):

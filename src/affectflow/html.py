@@ -10,12 +10,13 @@ from html import escape
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5f6368; --paper: #ffffff; --card: #f5f6f8;
-  --line: #d9dce1; --bar: #3b6fd4; --good: #0a6b3d; --bad: #b3261e; }
+  --line: #d9dce1; --bar: #3b6fd4; --link: #1f55b8; --good: #0a6b3d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --soft: #a5a9b0; --paper: #16181c; --card: #20242a;
-  --line: #3a3f47; --bar: #7aa7ff; --good: #6fd19c; --bad: #ff8a80; } }
+  --line: #3a3f47; --bar: #7aa7ff; --link: #9dbeff; --good: #6fd19c; --bad: #ff8a80; } }
 body { margin: 0 auto; max-width: 92rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p { margin: .4rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
@@ -54,6 +55,10 @@ class Cell(str):
 class Page:
     """Collects the parts of a page in reading order; :meth:`render` returns the document.
 
+    Args:
+        title: of the document, and its first heading.
+        style: further CSS.
+
     Example:
         >>> page = Page("Runs <today>")
         >>> page.paragraph("a < b")
@@ -61,13 +66,18 @@ class Page:
         True
     """
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, *, style: str = "") -> None:
+        self._title, self._style = title, style
         self._parts: list[str] = []
 
-    def heading(self, text: str, *, level: int = 2) -> None:
-        """Add a heading of level 2 or 3."""
-        self._parts.append(f"<h{level}>{escape(text)}</h{level}>")
+    def heading(self, text: str, *, level: int = 2, anchor: str = "") -> None:
+        """Add a heading of level 2 or 3, and a name that links can lead to."""
+        name = f' id="{escape(anchor)}"' if anchor else ""
+        self._parts.append(f"<h{level}{name}>{escape(text)}</h{level}>")
+
+    def html(self, markup: str) -> None:
+        """Add markup as it is: whatever text is in it must have been escaped."""
+        self._parts.append(markup)
 
     def paragraph(self, text: str) -> None:
         """Add a paragraph of plain text."""
@@ -93,7 +103,7 @@ class Page:
         )
         title = f"<caption>{escape(caption)}</caption>" if caption else ""
         self._parts.append(
-            f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>\n'
+            f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead>\n'
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
@@ -134,8 +144,8 @@ class Page:
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
-            f"</body>\n</html>\n"
+            f"<title>{title}</title>\n<style>{_STYLE}{self._style}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+            f"{body}\n</main>\n</body>\n</html>\n"
         )
 
 
@@ -144,7 +154,8 @@ def _cell(tag: str, text: str, kind: str) -> str:
     names = " ".join(name for name in (kind, tone) if name)
     attribute = f' class="{names}"' if names else ""
     lines = escape(text).replace("\n", "<br>")
-    return f"<{tag}{attribute}>{lines}</{tag}>"
+    scope = ' scope="col"' if tag == "th" else ""
+    return f"<{tag}{scope}{attribute}>{lines}</{tag}>"
 
 
 def _bar(place: int, name: str, count: int, total: int, largest: int) -> str:
@@ -159,14 +170,15 @@ def _bar(place: int, name: str, count: int, total: int, largest: int) -> str:
 
 def _figure(image: bytes, caption: str) -> str:
     text = escape(caption)
-    return f'<figure><img alt="{text}" src="{_data_uri(image)}"><figcaption>{text}</figcaption></figure>'
+    return f'<figure><img alt="{text}" src="{data_uri(image)}"><figcaption>{text}</figcaption></figure>'
 
 
 def _thumbnail(image: bytes, text: str) -> str:
     text = escape(text)
-    return f'<img alt="{text}" title="{text}" src="{_data_uri(image)}">'
+    return f'<img alt="{text}" title="{text}" src="{data_uri(image)}">'
 
 
-def _data_uri(image: bytes) -> str:
+def data_uri(image: bytes) -> str:
+    """Return a PNG or JPEG as an address that holds it."""
     kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"

@@ -7,9 +7,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affectflow.errors import FULL_DISK, USER_ERROR, AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import (
+    STOPPED,
+    USER_ERROR,
+    AffectflowError,
+    SettingsError,
+    StoppedError,
+    what_got_wanted,
+)
 from affectflow.preflight import check_surroundings
 from affectflow.progress import detail, report_error
+from affectflow.shortage import shortage
 
 Result = TypeVar("Result")
 SettingsT = TypeVar("SettingsT", bound="StepSettings")
@@ -48,6 +56,8 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
     """Check what lies around a step and call its ``run``; what the user can mend ends it with one line and code 2.
 
+    A full disk and too little memory are such faults. Any other exception is our own fault: its traceback is
+    printed, credentials masked, and the exit code is 1. SIGTERM after which a step can go on ends it with 143.
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
     start = time.monotonic()
@@ -57,19 +67,15 @@ def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
     except AffectflowError as error:
         detail(traceback.format_exc())
         report_error(str(error))
-        raise SystemExit(USER_ERROR) from None
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        detail(traceback.format_exc())
+        raise SystemExit(STOPPED if isinstance(error, StoppedError) else USER_ERROR) from None
+    except Exception as error:
+        if line := shortage(error):
+            detail(traceback.format_exc())
+            report_error(line)
+            raise SystemExit(USER_ERROR) from None
         report_error(
-            what_got_wanted(
-                str(error.filename or "the disk that is written to"),
-                got="a full disk",
-                wanted="room to write",
-                do="free some and run again; what was finished is kept where there is a --checkpoint-dir",
-            )
+            "a fault of affectflow itself; please report what follows\n" + traceback.format_exc().rstrip()
         )
-        raise SystemExit(USER_ERROR) from None
+        raise SystemExit(1) from None
     detail(f"done in {time.monotonic() - start:.1f} s")
     return result

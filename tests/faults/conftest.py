@@ -36,7 +36,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> SmallPipeline:
 @pytest.fixture
 def fast_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory where there is one: fault tests write very often."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     if not (memory.is_dir() and os.access(memory, os.W_OK)):
         yield tmp_path
         return

@@ -143,6 +143,22 @@ def _serve() -> None:
         answer(code=os.waitstatus_to_exitcode(status))
 
 
+def _fork_instead_of_starting_anew() -> None:
+    """Let the processes that train together be forked: a new interpreter that loads torch takes 10 s of a core."""
+    import functools
+    from multiprocessing import forkserver
+
+    from affectflow.training import distributed
+
+    start = distributed.start_processes
+    distributed.start_processes = functools.partial(_with_fork, start)
+    forkserver.ensure_running = lambda: None  # type: ignore[assignment]
+
+
+def _with_fork(start: Any, *arguments: Any, **options: Any) -> Any:
+    return start(*arguments, **{**options, "start_method": "fork"})
+
+
 def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
     import resource
     import traceback
@@ -153,6 +169,7 @@ def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
             os.dup2(source.fileno(), target)
     for name, value in request.get("environment", {}).items():
         os.environ[name] = value
+    _fork_instead_of_starting_anew()
     code = 1
     try:
         if request.get("address_space"):

@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

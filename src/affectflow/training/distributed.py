@@ -13,6 +13,7 @@ import datetime
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -73,7 +74,7 @@ def count_processes(wanted: int, *, batch_size: int) -> int:
 def in_processes(count: int, function: Callable[[], None]) -> None:
     """Call ``function`` in ``count`` new processes that find each other on loopback; with 1, call it here.
 
-    The first that fails ends them all. They end with this process, too.
+    The first that fails ends them all. They end with this process, too. SIGTERM is passed on to them.
 
     Args:
         count: of processes.
@@ -93,6 +94,9 @@ def in_processes(count: int, function: Callable[[], None]) -> None:
     workers = start_processes(  # type: ignore[no-untyped-call]
         _work, (count, store.port, function, errors), nprocs=count, join=False, start_method="spawn"
     )
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in workers.processes])
     try:
         while not workers.join(grace_period=_GRACE):
             pass
@@ -110,6 +114,8 @@ def in_processes(count: int, function: Callable[[], None]) -> None:
             ) from None
         raise
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         for process in workers.processes:
             if process.is_alive():
                 process.terminate()
