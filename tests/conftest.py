@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, run_s3_server
 
-from affectflow.storage import open_storage
 from affectflow.progress import VERBOSITY
+from affectflow.storage import open_storage
 from affectflow.tracking import PARENT_RUN_ID
 
 
