@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python
 WORK ?= runs
 SOURCE ?= synthetic
 LAYOUT ?= auto
+PART ?= all
 
 .DEFAULT_GOAL := help
 
@@ -39,7 +40,8 @@ compile: $(VENV)/.with-torch ## Write dist/<pipeline>.yaml for the KFP UI
 
 .PHONY: golden
 golden: $(VENV)/.with-dev ## Write the golden pipeline files again, after a wanted change of an interface
-	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden --output-dir tests/golden
+	$(RUN) -m pipelines.compile --registry registry.example.com --tag golden \
+		--volume affectflow-data --output-dir tests/golden
 
 .PHONY: ui
 ui: $(VENV)/.with-torch ## Open MLflow on the runs in WORK, at http://127.0.0.1:5000
@@ -49,6 +51,31 @@ ui: $(VENV)/.with-torch ## Open MLflow on the runs in WORK, at http://127.0.0.1:
 docs: $(VENV)/.with-dev ## Build the site in docs/ into site/
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
+.PHONY: images
+images: $(VENV)/.with-torch ## Build the container images; FLAGS="--registry R --push"
+	$(RUN) docker/build.py $(FLAGS)
+
+.PHONY: stack stack-check stack-stop
+stack: $(VENV)/.with-stack ## Start PostgreSQL, S3 and an MLflow server here, for pipelines.local --stack
+	$(RUN) -m pipelines.stack start
+
+stack-check: $(VENV)/.with-stack ## Ask each of them whether it is well
+	$(RUN) -m pipelines.stack check
+
+stack-stop: $(VENV)/.with-stack ## Stop them; what is stored stays
+	$(RUN) -m pipelines.stack stop
+
+.PHONY: test-containers
+test-containers: $(VENV)/.with-dev ## Build the images and run pipelines in them; PART=data without torch
+	PART=$(PART) tests/containers/run.sh $(ARGS)
+
+.PHONY: test-manifests
+test-manifests: $(VENV)/.with-dev $(VENV)-checkov/.ready ## Check the manifests, with checkov
+	AFFECTFLOW_CHECKOV=$(abspath $(VENV)-checkov/bin/checkov) $(RUN) -m pytest tests/manifests $(ARGS)
+
+.PHONY: nightly
+nightly: test test-manifests test-containers ## All that takes longer than a change should wait
+
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows
 	$(RUN) -m pip install -q uv
@@ -57,7 +84,7 @@ constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allow
 
 .PHONY: clean
 clean: ## Delete the environment and all that was made
-	rm -rf $(VENV) runs out dist build site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-checkov runs out dist build site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,4 +95,14 @@ $(VENV)/.with-torch: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.with-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(RUN) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.with-torch $(VENV)/.with-stack
+
+$(VENV)/.with-stack: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt -e '.[torch,stack]'
 	@touch $@ $(VENV)/.with-torch
+
+# Apart, since checkov pins what others need newer.
+$(VENV)-checkov/.ready:
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/python -m pip install -q checkov==3.3.30
+	@touch $@

@@ -8,8 +8,10 @@ come next.
 import argparse
 import importlib
 import json
+import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from kfp.dsl.structures import InputSpec, OutputSpec
 from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.progress import report_error, say
 from components.images import TARGETS
+
+#: Set by torchrun: of the processes that it starts, the first alone writes and speaks.
+RANK_VARIABLE = "RANK"
 
 #: How the file of an output that is one file ends, so that double-clicking opens it.
 _FILE_ENDINGS = {
@@ -40,6 +45,9 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         parser.error(f"--output-dir: got {output_dir}, which is a file, wanted a folder; pass another path")
     output_dir.mkdir(parents=True, exist_ok=True)
+    first_process = os.environ.get(RANK_VARIABLE, "0") == "0"
+    if not first_process:
+        output_dir = Path(tempfile.mkdtemp())
 
     inputs = specification.inputs or {}
     executor_input = {
@@ -59,7 +67,9 @@ def main(component: BaseComponent, argv: Sequence[str] | None = None) -> None:
         report_error("stopped by the user")
         raise SystemExit(130) from None
     finally:
-        shutil.rmtree(output_dir / ".parameters", ignore_errors=True)
+        shutil.rmtree(output_dir / ".parameters" if first_process else output_dir, ignore_errors=True)
+    if not first_process:
+        return
     say(_made(component, output_dir))
     if command := next_command(component, flags, output_dir):
         say(f"next: {command}")

@@ -1,6 +1,6 @@
-"""Say whether an image can run steps: ``python -m components.health`` in it, ``torch`` after it to train.
+"""Say whether an image can run steps: the images' default command and health check.
 
-This is the images' default command and health check.
+``python -m components.health`` in an image, with ``torch`` in the one that trains.
 """
 
 import importlib

@@ -13,6 +13,7 @@ TARGETS = MappingProxyType(
         "split_dataset": "data",
         "compute_class_weights": "data",
         "fine_tune": "torch",
+        "fine_tune_distributed": "data",
         "evaluate": "torch",
         "plan_models": "data",
         "compare_runs": "data",

@@ -16,9 +16,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from affectflow.errors import SettingsError, what_got_wanted
 from affectflow.tracking import PARENT_RUN_ID, tracking_uri
-
-#: The user of the images. A user other than root runs steps as themselves, so that what they write is theirs.
-IMAGE_USER = 10001
+from pipelines.pod_settings import IMAGE_USER
 
 #: Pipeline parameters that name what lies on this machine → whether steps write there.
 _MOUNTED = {"data_source": False, "train_weights": False, "train_checkpoint_dir": True}
@@ -46,6 +44,7 @@ def container_runner(parameters: Mapping[str, Any]) -> local.DockerRunner:
             _make_for_steps(path)
         if path.exists():
             mounts.append(Mount(str(path), str(path), type="bind", read_only=not written))
+    # A user other than root runs steps as themselves, so that what they write is theirs.
     user = IMAGE_USER if os.getuid() == 0 else os.getuid()
     group = IMAGE_USER if os.getuid() == 0 else os.getgid()
     return local.DockerRunner(
@@ -123,8 +122,7 @@ def check_images(pipeline: BaseComponent) -> None:
 def missing_outputs(pipeline: BaseComponent, artifacts: Path, started: list[str]) -> list[str]:
     """Return the started tasks of the newest run that have not written all of their outputs.
 
-    KFP's executor writes ``executor_output.json`` at the end of a task that succeeded, and names all artifacts
-    in it.
+    KFP's executor writes ``executor_output.json`` at the end of a task that succeeded, with all of its artifacts.
 
     Args:
         pipeline: what was run.

@@ -10,6 +10,8 @@ from typing import Any
 
 from affectflow.artifacts import sha256_file
 from affectflow.errors import DataError, SettingsError, what_got_wanted
+from affectflow.s3 import S3Storage
+from affectflow.storage import is_s3
 
 #: Up to this size in all, a folder's files are read; above, their names, sizes and times of change stand for them.
 READ_UP_TO_BYTES = 1 << 30
@@ -24,14 +26,18 @@ DIGEST_PARAMETERS = {
 
 
 def add_digests(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters with the digests of the sources and weights that they name and that lie here.
+    """Return the parameters with the digests of the sources and weights that they name and that can be reached.
 
     Raises:
         SettingsError: a named path does not exist.
+        StorageError: a source in S3 cannot be reached.
     """
     found = {}
     for name, digest_name in DIGEST_PARAMETERS.items():
         value = parameters.get(name, "")
+        if name == "data_source" and is_s3(value):
+            found[digest_name] = S3Storage(value).digest()
+            continue
         if value in ("", "synthetic") or "://" in value:
             continue
         path = Path(value)

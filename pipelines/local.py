@@ -114,11 +114,10 @@ def run_local(
         if containers:
             _check_outputs(pipeline, work / "artifacts", output)
         succeeded = True
-    # What KFP raises where a step failed, and where one that runs all the same lacks what that step would
-    # have given.
+    # What KFP raises where a step failed, and where one that runs all the same lacks what that step gives.
     except (RuntimeError, ValueError) as error:
         if output.error_lines:
-            raise AffectflowError(_name_failures(output.error_lines)) from None
+            raise AffectflowError(_name_failures(output)) from None
         if isinstance(error, ValueError):
             raise
         raise SystemExit(
@@ -131,9 +130,10 @@ def run_local(
     return str(finished.output)
 
 
-def _name_failures(lines: Sequence[str]) -> str:
-    """Return the first failure, which may have caused the others, and how many there were."""
-    return lines[0] + (f" (the first of {len(lines)} failed steps)" if len(lines) > 1 else "")
+def _name_failures(output: StepOutput) -> str:
+    """Return the first failure, which may have caused others, and the models that failed where several train."""
+    models = f" (failed: {'; '.join(output.failed_models)})" if output.failed_models else ""
+    return output.error_lines[0] + models
 
 
 def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput) -> None:

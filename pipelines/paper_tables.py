@@ -14,6 +14,7 @@ from components.ingest_affectnet.component import ingest_affectnet
 from components.plan_models.component import plan_models
 from components.split_dataset.component import split_dataset
 from pipelines.parameters import PARALLEL_VARIABLE, parameters_of
+from pipelines.pod_settings import POD_PARAMETERS, on_cluster
 
 Settings = dict[str, Any]
 
@@ -46,9 +47,16 @@ _DECIDING_STEPS = ("ingest_affectnet", "split_dataset", "compute_class_weights",
     train=fine_tune,
     evaluate=evaluate_model,
     compare=compare_runs,
+    pod=POD_PARAMETERS,
 )
 def paper_tables(
-    plan: Settings, data: Settings, split: Settings, train: Settings, evaluate: Settings, compare: Settings
+    plan: Settings,
+    data: Settings,
+    split: Settings,
+    train: Settings,
+    evaluate: Settings,
+    compare: Settings,
+    pod: Settings,
 ) -> str:
     """Fine-tune and score the paper's models, all 20 or the chosen rows, once a seed; then compare them.
 
@@ -62,16 +70,20 @@ def paper_tables(
         **plan,
     )
     planned.set_display_name("Plan the models")
+    on_cluster(planned, "plan_models", pod)
     planned.set_caching_options(False)  # it looks for the weights files, which a cached answer would not
 
     ingested = ingest_affectnet(**data).after(planned)
     ingested.set_display_name("Ingest faces")
+    on_cluster(ingested, "ingest_affectnet", pod)
 
     drawn = split_dataset(faces=ingested.outputs["faces"], **split)
     drawn.set_display_name("Split 500/500 per class")
+    on_cluster(drawn, "split_dataset", pod)
 
     weighed = compute_class_weights(splits=drawn.outputs["splits"])
     weighed.set_display_name("Compute class weights")
+    on_cluster(weighed, "compute_class_weights", pod)
 
     with dsl.ParallelFor(
         planned.outputs["Output"], name="models", parallelism=int(os.environ.get(PARALLEL_VARIABLE) or 0) or None
@@ -84,6 +96,7 @@ def paper_tables(
             **train,
         )
         trained.set_display_name("Fine-tune")
+        on_cluster(trained, "fine_tune", pod)
 
         scored = evaluate_model(
             faces=ingested.outputs["faces"],
@@ -94,10 +107,12 @@ def paper_tables(
             **evaluate,
         )
         scored.set_display_name("Evaluate")
+        on_cluster(scored, "evaluate", pod)
 
     # It takes nothing from the loop, whose outputs are lost with its first failure: it finds the models in MLflow.
     compared = compare_runs(runs=[], plan=planned.outputs["Output"], **compare)
     compared.after(scored).ignore_upstream_failure()
     compared.set_display_name("Compare with the published figures")
+    on_cluster(compared, "compare_runs", pod)
     compared.set_caching_options(False)  # its arguments do not change when a failed model is trained after all
     return compared.outputs["report_folder"]

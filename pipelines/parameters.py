@@ -1,10 +1,11 @@
 """Give a pipeline the parameters of its steps, so that names, defaults and descriptions have one home."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.structures import InputSpec
 
 #: How many models a pipeline trains at a time; empty for all of them. Read when the pipeline is compiled.
 PARALLEL_VARIABLE = "AFFECTFLOW_PARALLEL_MODELS"
@@ -13,7 +14,7 @@ _PYTHON_TYPES = {"String": str, "Integer": int, "Float": float, "Boolean": bool,
 
 
 def parameters_of(
-    *, filled: Collection[str] = (), **steps: BaseComponent
+    *, filled: Collection[str] = (), **steps: BaseComponent | Mapping[str, InputSpec]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let a pipeline function take every setting of its steps, each as ``<group>_<setting>``.
 
@@ -22,14 +23,15 @@ def parameters_of(
 
     Args:
         filled: parameters that the pipeline fills itself, so that its user is not asked for them.
-        steps: group → component, e.g. ``train=fine_tune`` for ``train_epochs``, ``train_loss``, …
+        steps: group → component, e.g. ``train=fine_tune`` for ``train_epochs``, ``train_loss``, …; or the inputs
+            of a group that is no component's.
     """
 
     def decorate(pipeline: Callable[..., Any]) -> Callable[..., Any]:
         settings = [
             (group, name, spec)
-            for group, component in steps.items()
-            for name, spec in (component.component_spec.inputs or {}).items()
+            for group, step in steps.items()
+            for name, spec in (step if isinstance(step, Mapping) else step.component_spec.inputs or {}).items()
             if spec.type in _PYTHON_TYPES and f"{group}_{name}" not in filled
         ]
 

@@ -28,9 +28,9 @@ ENVIRONMENT_FILE = "stack.env"
 _HOST = "127.0.0.1"
 _BUCKET = "affectflow"
 _USER = "affectflow"
-_DATABASES = ("mlflow", "mlflow_auth")
+_DATABASE = "mlflow"
 #: SeaweedFS takes up to 17 s to start and 25 s to stop; MLflow makes its tables on a first start.
-_START_SECONDS = 120.0
+_START_SECONDS = 240.0
 _STOP_SECONDS = 60.0
 
 #: What the steps of a pipeline need of it; the rest is for the servers.
@@ -137,7 +137,7 @@ def _settings(folder: Path) -> dict[str, str]:
     if file.is_file():
         return read_settings(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(8)
+    ports = _free_ports(10)
     settings = {
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{ports[0]}",
         "MLFLOW_TRACKING_USERNAME": _USER,
@@ -185,10 +185,8 @@ def _start_postgres(folder: Path, settings: dict[str, str]) -> None:
     import psycopg
 
     with psycopg.connect(dbname="postgres", autocommit=True, **_postgres_login(settings)) as connection:
-        there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-        for database in _DATABASES:
-            if database not in there:
-                connection.execute(f'CREATE DATABASE "{database}"')
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,)).fetchone():
+            connection.execute(f'CREATE DATABASE "{_DATABASE}"')
 
 
 def _start_s3(folder: Path, settings: dict[str, str]) -> None:
@@ -209,11 +207,14 @@ def _start_s3(folder: Path, settings: dict[str, str]) -> None:
     _write_private(config, json.dumps({"identities": [identity]}))
     (folder / "s3").mkdir(exist_ok=True)
     port = settings["AWS_ENDPOINT_URL_S3"].rpartition(":")[2]
-    master, volume, filer, grpc, filer_grpc = settings["SEAWEEDFS_PORTS"].split(",")
+    names = ("master.port", "volume.port", "filer.port", "s3.port.grpc")
+    names += ("master.port.grpc", "volume.port.grpc", "filer.port.grpc")
+    others = [
+        f"-{name}={number}" for name, number in zip(names, settings["SEAWEEDFS_PORTS"].split(","), strict=True)
+    ]
     command = [
         *(weed, "server", f"-dir={folder / 's3'}", f"-ip={_HOST}", f"-ip.bind={_HOST}", "-volume.max=10"),
-        *(f"-master.port={master}", f"-master.port.grpc={grpc}", f"-volume.port={volume}"),
-        *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", "-master.telemetry=false"),
+        *(*others, "-master.telemetry=false"),
         *("-s3", f"-s3.port={port}", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     ]
     _start_process(command, folder / "s3.pid", folder / "s3.log")
@@ -229,13 +230,13 @@ def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
     auth = folder / "mlflow-auth.ini"
     auth.write_text(
         f"[mlflow]\ndefault_permission = READ\nadmin_username = {_USER}\n"
-        f"database_uri = postgresql:///{_DATABASES[1]}\n"
+        f"database_uri = postgresql:///{_DATABASE}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
         encoding="utf-8",
     )
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", port, "--workers", "2"),
-        *("--backend-store-uri", f"postgresql:///{_DATABASES[0]}", "--app-name", "basic-auth"),
+        *("--backend-store-uri", f"postgresql:///{_DATABASE}", "--app-name", "basic-auth"),
         *("--artifacts-destination", f"s3://{_BUCKET}/mlflow", "--allowed-hosts", f"{_HOST}:{port}"),
     ]
     environment = {
@@ -251,7 +252,7 @@ def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
     _wait_for("MLflow", lambda: _ask_mlflow(settings), folder / "mlflow.log", folder / "mlflow.pid")
 
 
-def _ask_postgres(settings: dict[str, str], database: str = _DATABASES[0]) -> None:
+def _ask_postgres(settings: dict[str, str], database: str = _DATABASE) -> None:
     import psycopg
 
     psycopg.connect(dbname=database, connect_timeout=5, **_postgres_login(settings)).close()

@@ -16,6 +16,7 @@ _STEP_BEGINS, _STEP_ENDS = "Streamed logs:", "finished with status"
 #: KFP indents what a step prints by four spaces; the executor prefixes its own lines.
 _STEP_LINE = re.compile(r"^    (?!\[KFP Executor)(?P<text>.*\S.*)$")
 _ERROR = re.compile(r"^error: (?P<line>.*)$")
+_FAILED_MODEL = re.compile(r"^failed: (?P<model>[^:]*)")
 
 
 class StepOutput(io.TextIOBase):
@@ -27,12 +28,14 @@ class StepOutput(io.TextIOBase):
     Attributes:
         started: names of the tasks that were started; the others were done before.
         error_lines: the line of each step that failed, without ``error:``, in order.
+        failed_models: those that a comparison calls failed.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
         self.started: list[str] = []
         self.error_lines: list[str] = []
+        self.failed_models: list[str] = []
         self._line = ""
         self._in_step = False
         self._in_executor_input = False
@@ -83,9 +86,9 @@ class StepOutput(io.TextIOBase):
     def _show_step_line(self, text: str) -> None:
         if failed := _ERROR.match(text):
             self.error_lines.append(failed["line"])
-            self._print(f"   {text}")
-        else:
-            self._print(f"   {text}")
+        elif model := _FAILED_MODEL.match(text):
+            self.failed_models.append(model["model"])
+        self._print(f"   {text}")
 
     def _print(self, line: str) -> None:
         self._terminal.write(line + "\n")

@@ -5,7 +5,6 @@ The token is read from KFP_TOKEN, a file of CA certificates from KFP_SSL_CA_CERT
 the run succeeded), 1 the run failed (with --wait), 2 something to mend.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -28,6 +27,7 @@ from affectflow.artifacts import sha256_file
 from affectflow.command_line import OneLineParser
 from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
 from affectflow.progress import say, warn
+from pipelines.compile_settings import compile_flags, set_compile_settings
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 
@@ -53,13 +53,11 @@ class EndpointError(AffectflowError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit the pipeline that ``argv`` names and return the exit code."""
-    images = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    images.add_argument("--registry", default="", help="where the images are, e.g. registry.example.com/team")
-    images.add_argument("--tag", default="", help="the images' tag [default: version and digest of a step's code]")
-    _name_images(images.parse_known_args(argv)[0])
+    settled = compile_flags()
+    set_compile_settings(settled.parse_known_args(argv)[0])
     from pipelines.registry import PIPELINES
 
-    parser = OneLineParser(prog="python -m pipelines.submit", description=__doc__, parents=[images])
+    parser = OneLineParser(prog="python -m pipelines.submit", description=__doc__, parents=[settled])
     parser.add_argument(
         "--endpoint", required=True, help="where KFP answers, e.g. https://kfp.example.com/pipeline"
     )
@@ -188,15 +186,6 @@ def follow(client: Client, run_id: str) -> str:
         names = ", ".join(str(step.display_name) for step in steps) or "not named by KFP"
         print(f"error: the run ended as {said}; steps that failed: {names}", file=sys.stderr)  # noqa: T201
     return said
-
-
-def _name_images(flags: argparse.Namespace) -> None:
-    """Set what ``components.images`` reads when the components are imported."""
-    from components.images import REGISTRY_VARIABLE, TAG_VARIABLE
-
-    for variable, value in ((REGISTRY_VARIABLE, flags.registry), (TAG_VARIABLE, flags.tag)):
-        if value:
-            os.environ[variable] = value
 
 
 def _upload(client: Client, pipeline: BaseComponent, namespace: str | None) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A real S3 server for tests (SeaweedFS), and a proxy before it that breaks chosen requests."""
 
 import contextlib
+import ctypes
 import http.client
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ USERS = {
     "reader": ("reader-secret", ["Read:open", "List:open"]),
 }
 _START_SECONDS = 90
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,14 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     command = [
         _program(), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-master.telemetry=false", "-s3", f"-s3.config={folder / 's3.json'}", f"-s3.port={port}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=10",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=100",
         *(f"-{name}={number}" for name, number in zip(names, others, strict=True)),
     ]  # fmt: skip
     log = folder / "server.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, start_new_session=True, cwd=folder, preexec_fn=_end_with_parent
+        )
     server = S3Server(f"http://127.0.0.1:{port}")
     try:
         _make_buckets(server, process, log)
@@ -90,6 +95,12 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
     finally:
         process.send_signal(signal.SIGKILL)  # an orderly stop takes 25 s, and the data is thrown away
         process.wait()
+
+
+def _end_with_parent() -> None:
+    """Let Linux end the server when the tests that started it are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _program() -> str:
@@ -124,7 +135,8 @@ def _make_buckets(server: S3Server, process: "subprocess.Popen[bytes]", log: Pat
             time.sleep(0.3)
 
 
-#: Decides on a fault for a request, by its method and path: "500", "reset", "half" (the body breaks off) or None.
+#: Decides on a fault for a request, by its method and path: "500", "403", "reset", "half" (the body breaks off) or
+#: None.
 Fault = Callable[[str, str], str | None]
 
 
@@ -146,8 +158,8 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.connection.close()
                 self.close_connection = True
                 return
-            if kind == "500":
-                self.send_response(503)
+            if kind in ("500", "403"):
+                self.send_response(int(kind))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -1,14 +1,18 @@
 """Storage: a folder and a real bucket behave the same; passing faults are survived, lasting ones are one line."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from s3_server import S3Server, run_faulty_proxy
 
-from affectflow import storage
+from affectflow import s3 as s3_module
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
-from affectflow.storage import Entry, S3Storage, Storage, open_storage
+from affectflow.s3 import S3Storage
+from affectflow.storage import Entry, Storage, open_storage
+from pipelines.digests import add_digests
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -21,8 +25,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 3)
-    monkeypatch.setattr(storage, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(s3_module, "ATTEMPTS", 3)
+    monkeypatch.setattr(s3_module, "LONGEST_PAUSE", 0.1)
 
 
 def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
@@ -43,6 +47,14 @@ def test_what_is_written_is_read_listed_and_deleted(place: Storage) -> None:
     place.delete("a")
     place.delete("a")
     assert place.entries() == [Entry("top", 0)]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_one_or_the_new_one(place: Storage) -> None:
+    place.write("file", b"old " * 1000)
+    with place.open("file") as stream:
+        place.write("file", b"new!" * 1000)
+        assert stream.read() == b"old " * 1000
+    assert place.read("file") == b"new!" * 1000
 
 
 def test_files_are_put_and_got_whole(place: Storage, tmp_path: Path) -> None:
@@ -75,17 +87,32 @@ def test_other_addresses_are_refused(root: str) -> None:
         open_storage(root)
 
 
-def test_a_write_to_a_full_disk_is_one_line_and_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = open_storage(str(tmp_path))
-    place.write("file", b"old")
-    monkeypatch.setattr(Path, "with_name", lambda path, name: Path("/dev/full"))
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    with pytest.raises(StorageError, match="full disk") as error:
-        place.write("file", b"new" * 10_000)
-    assert "\n" not in str(error.value)
-    assert place.read("file") == b"old"
+FILL_A_DISK = """
+import sys
+from affectflow.errors import StorageError
+from affectflow.storage import open_storage
+place = open_storage(sys.argv[1])
+place.write("file", b"old")
+try:
+    place.write("file", b"new" * 100_000)
+except StorageError as error:
+    print(error)
+print(place.read("file").decode(), [entry.name for entry in place.entries()])
+"""
+
+
+def test_a_write_to_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=100k none '{tmp_path}'"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", FILL_A_DISK, tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    error, rest = done.stdout.splitlines()
+    assert "full disk" in error
+    assert rest == "old ['file']"
 
 
 def test_a_forbidden_or_missing_bucket_and_wrong_keys_are_one_line(
@@ -162,10 +189,28 @@ def test_lasting_faults_end_in_one_line(s3: S3Server, monkeypatch: pytest.Monkey
 
 
 def test_an_object_replaced_while_it_is_read_is_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 1000)
     place = S3Storage("s3://open/replaced")
     place.write("file", b"a" * 50_000)
     with place.open("file") as stream:
         place.write("file", b"b" * 50_000)
         with pytest.raises(StorageError, match="replaced"):
             stream.read()
+
+
+def test_the_digest_of_a_source_in_s3_follows_its_objects(s3: S3Server) -> None:
+    place = S3Storage("s3://open/digest")
+    place.write("a", b"one")
+    place.write("sub/b", b"two")
+    S3Storage("s3://open/digest-other").write("c", b"not part of it")
+
+    def digest() -> str:
+        return str(add_digests({"data_source": "s3://open/digest"})["data_source_digest"])
+
+    before = digest()
+    assert digest() == before
+    place.write("a", b"six")
+    changed = digest()
+    assert changed != before
+    place.delete("sub")
+    assert digest() not in (before, changed)

@@ -14,6 +14,7 @@ from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, s
 from affectflow.errors import AffectflowError, TrackingError
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import METRICS, evaluate_all
+from affectflow.predictions import PREDICTIONS_SCHEMA
 from affectflow.tracked_models import current_champion, download_model, find_failed, find_planned
 from affectflow.tracking import Run, evaluation_folder, evaluation_reference, mark_evaluated, model_run
 from components.compare_runs import step as compare
@@ -78,14 +79,17 @@ def evaluate(run: Run, name: str, *, skill: float, seed: int = 0, plan_key: str 
             "image_id": ids,
             "group": ids,
             "split": ["test"] * SAMPLES,
-            "target": target,
+            "target": target.astype(np.int8),
             "probability": list(probability),
-        }
+        },
+        schema=PREDICTIONS_SCHEMA,
     )
     folder = Path(f"{name}-{seed}-{skill}")
-    with new_artifact(folder / "predictions", "predictions", {}) as temporary:
+    with new_artifact(folder / "predictions", "predictions", {"rows": SAMPLES}) as temporary:
         pq.write_table(table, temporary / "predictions.parquet")
     model = {"row": 10, "backbone": "b", "pretrained": "p", "loss": name, "seed": 0, "settings": {"of": name}}
+    model |= {"selected_epoch": 1, "image_size": 32}
+    scores = {"n": SAMPLES, "per_class": {}, **scores}
     header = {"model": model, "test_set_digest": samples_digest(ids, target), "val": scores, "test": scores}
     with new_artifact(folder / "metrics", "metrics", header):
         pass
@@ -215,7 +219,7 @@ def test_champion_is_chosen_on_validation_not_on_test() -> None:
     from affectflow.report.champion import choose_candidate
 
     good, bad = (compare.read_run(evaluate(train(name), name, skill=2.0)) for name in ("good", "bad"))
-    better = {name: dict(entry, value=0.99) for name, entry in bad.val_metrics.items()}
+    better = {name: {**bad.val_metrics[name], "value": 0.99} for name in METRICS}
     assert choose_candidate([good, replace(bad, val_metrics=better)], "uar").name == "bad"
     assert choose_candidate([good, replace(bad, val_metrics=better)], "brier_score").name == "good"
     with pytest.raises(AffectflowError, match="--champion-metric: got speed"):

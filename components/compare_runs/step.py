@@ -1,21 +1,22 @@
 """Compare models: runs or a plan → their predictions and metrics → report, champion."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import new_artifact, open_artifact, samples_digest
+from affectflow.artifacts import new_artifact, open_artifact, samples_digest, write_file
 from affectflow.errors import AffectflowError, DataError, SettingsError, what_got_wanted
-from affectflow.progress import say, warn
+from affectflow.headers import MetricsHeader, check_header
+from affectflow.predictions import read_test_predictions
+from affectflow.progress import progress, say, warn
 from affectflow.report.champion import Decision, choose_candidate, decide
 from affectflow.report.runs import FAILED, FINISHED, ScoredRun
 from affectflow.report.writing import write_comparison
 from affectflow.steps import StepSettings, check_settings
+from affectflow.tables import read_table
 from affectflow.tracked_models import (
     current_champion,
     download_model,
@@ -51,7 +52,12 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
         raise SettingsError(
             what_got_wanted("--runs", got="none", wanted="one or more", do="name runs, or folders of evaluate")
         )
-    scored = [read_run(name) for name in chosen.runs] + [read_planned(model) for model in chosen.plan]
+    scored = [
+        read_run(source) if isinstance(source, str) else read_planned(source)
+        for source in progress(
+            [*chosen.runs, *chosen.plan], total=len(chosen.runs) + len(chosen.plan), desc="reading", unit="runs"
+        )
+    ]
     candidate, decision = _judge_champion(chosen, scored)
 
     header: dict[str, Any] = {}
@@ -63,8 +69,8 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
             seed=chosen.seed,
             champion=decision.words if decision else "",
         )
-    shutil.copyfile(Path(comparison) / "report.html", report)
-    shutil.copyfile(Path(comparison) / "report.md", summary)
+    write_file(report, (Path(comparison) / "report.html").read_bytes())
+    write_file(summary, (Path(comparison) / "report.md").read_bytes())
     if candidate and decision and decision.promote:
         _promote(chosen, candidate, decision)
     with step_run("compare_runs") as tracked:
@@ -139,7 +145,9 @@ def read_planned(model: dict[str, Any]) -> ScoredRun:
         seed=seed,
         status=FAILED,
         run_id=run_id,
-        reason=error or "it was not trained or not evaluated; the log of its steps says why",
+        reason=error
+        or "MLflow holds no evaluation of it: a step before that failed, and its log says why, or it was trained "
+        "with another MLflow server",
         **named,
     )
 
@@ -153,7 +161,7 @@ def _judge_champion(chosen: Settings, scored: list[ScoredRun]) -> tuple[ScoredRu
         champion = current_champion(chosen.registered_model)
         old = read_run(champion.reference) if champion else None
     except AffectflowError as error:
-        warn(f"the champion stays as it is, since it cannot be compared: {error}")
+        warn(f"the champion stays, since it cannot be compared (delete its alias to choose anew): {error}")
         return None, None
     return candidate, decide(candidate, old, chosen.champion_metric, resamples=chosen.resamples, seed=chosen.seed)
 
@@ -177,10 +185,8 @@ def _read_evaluation(
     evaluation: Path, history: Path | None, *, reference: str, name: str = "", run_id: str = ""
 ) -> ScoredRun:
     metrics = open_artifact(evaluation / "metrics", "metrics")
-    open_artifact(evaluation / "predictions", "predictions")
-    test = pq.read_table(
-        evaluation / "predictions" / "predictions.parquet", filters=[("split", "=", "test")]
-    ).to_pandas()
+    check_header(evaluation / "metrics", "metrics", metrics, MetricsHeader)
+    test = read_test_predictions(evaluation / "predictions")
     digest = samples_digest(test["image_id"].tolist(), test["target"].tolist())
     if digest != metrics["test_set_digest"]:
         raise DataError(
@@ -202,7 +208,7 @@ def _read_evaluation(
         status=FINISHED,
         settings=model["settings"],
         target=test["target"].to_numpy(np.int64),
-        probability=np.stack(test["probability"].to_list()),
+        probability=np.stack(test["probability"].to_list()).astype(np.float64),
         image_ids=test["image_id"].tolist(),
         groups=test["group"].to_numpy(object),
         metrics=metrics["test"],
@@ -217,6 +223,7 @@ def _read_evaluation(
 def _read_history(folder: Path | None) -> dict[str, list[float]] | None:
     if folder is None or not folder.is_dir():
         return None
-    open_artifact(folder, "history")
-    columns: dict[str, list[float]] = pq.read_table(folder / "history.parquet").to_pydict()
+    header = open_artifact(folder, "history")
+    table = read_table(folder / "history.parquet", None, do="train the model again", rows=header.get("epochs"))
+    columns: dict[str, list[float]] = table.to_pydict()
     return columns

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from affectflow.artifacts import new_artifact
+from affectflow.artifacts import new_artifact, write_file
 from affectflow.data.class_weights import class_weights_fields
 from affectflow.data.figures import markdown_table
 from affectflow.data.splits import read_splits
@@ -21,7 +21,7 @@ def run(*, splits: str, class_weights: str, summary: str) -> dict[str, Any]:
         pass  # the header is the whole artifact
     text = _summary(header)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    Path(summary).write_text(text, encoding="utf-8")
+    write_file(summary, text)
     say(text)
     return header
 

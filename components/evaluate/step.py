@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, read_header
+from affectflow.artifacts import artifact_digest, new_artifact, open_artifact, read_header, write_file
 from affectflow.data.faces import decode_image
 from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.headers import ModelHeader, check_header
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import (
     CALIBRATION_METRICS,
@@ -28,6 +29,7 @@ from affectflow.model_report.card import model_card as write_card
 from affectflow.model_report.page import Scored, model_page, split_figures
 from affectflow.model_report.thumbnails import thumbnail
 from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
+from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
 from affectflow.tracking import (
@@ -92,6 +94,7 @@ def run(
     """Score one model and write what it says; see ``component.py`` for what each path holds."""
     chosen = check_settings(Settings, **settings)
     network, header = load_model(model)
+    check_header(model, "model", header, ModelHeader)
     inputs = open_inputs(faces, splits)
     _check_same_splits(model, header, inputs)
 
@@ -104,8 +107,10 @@ def run(
     }
 
     tracked = existing_run(model)
-    with new_artifact(predictions, "predictions", {"splits_digest": inputs.splits_digest}) as folder:
-        pq.write_table(_prediction_table(inputs, probability), folder / "predictions.parquet")
+    table = _prediction_table(inputs, probability)
+    about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
+    with new_artifact(predictions, "predictions", about) as folder:
+        pq.write_table(table, folder / PREDICTIONS_FILE)
     fields = {
         "model": {name: header[name] for name in _MODEL_FIELDS},
         "model_digest": artifact_digest(header),
@@ -131,15 +136,15 @@ def run(
         provenance=_provenance(header, fields, tracked),
         lead=_describe(header, scores, temperature),
     )
-    Path(figures).write_text(page, encoding="utf-8")
+    write_file(figures, page)
     card = write_card(
         header,
         dataset=inputs.faces.header,
         counts={split: inputs.splits[split].counts for split in ("train", "val", "test")},
         test=scores["test"],
     )
-    Path(model_card).write_text(card, encoding="utf-8")
-    Path(summary).write_text(_markdown(scores["test"], tracked), encoding="utf-8")
+    write_file(model_card, card)
+    write_file(summary, _markdown(scores["test"], tracked))
     digest = artifact_digest(read_header(metrics, "metrics"))
     if tracked.run_id:
         _log_metrics(tracked, scores, temperature)
@@ -215,12 +220,13 @@ def _prediction_table(inputs: Inputs, probability: dict[str, NDArray[np.float64]
     parts = [
         pa.table(
             {
-                "image_id": pa.array(inputs.splits[split].image_id, pa.string()),
-                "group": pa.array(inputs.splits[split].group, pa.string()),
-                "split": pa.array([split] * len(values), pa.string()),
-                "target": pa.array(inputs.splits[split].target, pa.int8()),
-                "probability": pa.array(list(values), pa.list_(pa.float64())),
-            }
+                "image_id": inputs.splits[split].image_id,
+                "group": inputs.splits[split].group,
+                "split": [split] * len(values),
+                "target": inputs.splits[split].target.astype(np.int8),
+                "probability": list(values),
+            },
+            schema=PREDICTIONS_SCHEMA,
         )
         for split, values in probability.items()
     ]

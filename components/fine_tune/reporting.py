@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from affectflow.artifacts import write_file
 from affectflow.html import Page
 from affectflow.labels import EXPRESSIONS
 from affectflow.metrics.drawing import png_bytes
@@ -51,7 +52,7 @@ def say_start(chosen: Settings, inputs: Inputs, model: ExpressionModel, device: 
 
 def report_epoch(chosen: Settings, tracked: Run, row: Row, images_per_second: float | None) -> None:
     """Say and log what an epoch came to; ``images_per_second`` is None for one of an earlier start."""
-    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    numbers = {name: value for name, value in row.items() if isinstance(value, float) and name != "epoch"}
     speed = ""
     if images_per_second is not None:
         numbers["images_per_second"] = images_per_second
@@ -85,8 +86,8 @@ def write_pages(chosen: Settings, paths: Paths, tracked: Run, rows: list[Row], b
     curves = png_bytes(learning_curves(columns, title=run_name(chosen), chosen_epoch=int(best["epoch"])))
     page = Page(run_name(chosen))
     page.images((curves, "Loss, accuracy and UAR by epoch"))
-    Path(paths.learning_curves).write_text(page.render(), encoding="utf-8")
-    Path(paths.summary).write_text(_summary(chosen, best, tracked), encoding="utf-8")
+    write_file(paths.learning_curves, page.render())
+    write_file(paths.summary, _summary(chosen, best, tracked))
     if tracked.run_id:
         tracked.log_bytes(curves, name="learning_curves.png", folder="training")
         tracked.log_folder(paths.history, folder="training/history")

@@ -33,7 +33,7 @@ _ASIDE = frozenset(
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders of artifacts, three to read, ``model`` and ``history`` to write; and two pages to write."""
+    """Folders of artifacts, the first three to read, ``model`` and ``history`` to write; two pages to write."""
 
     faces: str
     splits: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from affectflow.artifacts import canonical_digest, new_artifact
+from affectflow.artifacts import canonical_digest, new_artifact, write_file
 from affectflow.data.cropping import CropSettings
 from affectflow.data.faces import Faces
 from affectflow.data.figures import (
@@ -102,10 +102,10 @@ def run(
         dataset = Faces.open(faces)
         pictures = quarantined_pictures(listing, dataset, each=_SHEET_FACES)
         text = _summary(dataset)
-        _write(class_distribution, class_distribution_html(header["counts"]))
-        _write(contact_sheet, contact_sheet_html(_some_faces(dataset)))
-        _write(quarantine_sheet, quarantine_html(pictures, header["quarantined"]))
-        _write(summary, text)
+        write_file(class_distribution, class_distribution_html(header["counts"]))
+        write_file(contact_sheet, contact_sheet_html(_some_faces(dataset)))
+        write_file(quarantine_sheet, quarantine_html(pictures, header["quarantined"]))
+        write_file(summary, text)
         _track(
             tracked,
             chosen,
@@ -220,8 +220,3 @@ def _track(tracked: Run, chosen: Settings, dataset: Faces, pages: dict[str, str]
     tracked.log_file(dataset.path / QUARANTINE_FILE, folder="data")
     for name, path in pages.items():  # KFP's own names of these files have no ending
         tracked.log_bytes(Path(path).read_bytes(), name=name, folder="data")
-
-
-def _write(path: str, text: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")

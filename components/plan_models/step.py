@@ -7,11 +7,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from affectflow.artifacts import canonical_digest
+from affectflow.artifacts import canonical_digest, write_file
 from affectflow.errors import SettingsError, what_got_wanted
 from affectflow.progress import say
 from affectflow.report.published import PUBLISHED_ROWS, PublishedRow, published_row
 from affectflow.steps import StepSettings, check_settings
+from affectflow.storage import is_s3, open_storage
+from affectflow.tracking import tracking_uri
 
 #: A KFP parameter may not be much longer than 100 kB, and an entry has about 500 bytes.
 MOST_MODELS = 200
@@ -77,6 +79,15 @@ class Settings(StepSettings):
 def run(*, summary: str, **settings: Any) -> list[dict[str, Any]]:
     """Plan the models; see ``component.py`` for what they hold."""
     chosen = check_settings(Settings, **settings)
+    if chosen.images and not tracking_uri():
+        raise SettingsError(
+            what_got_wanted(
+                "MLFLOW_TRACKING_URI",
+                got="nothing",
+                wanted="a server, in which the comparison finds the models",
+                do="set it for the steps",
+            )
+        )
     rows = [published_row(number) for number in chosen.rows]
     _check_weights(chosen, rows)
     if len(rows) * len(chosen.seeds) > MOST_MODELS:
@@ -90,7 +101,7 @@ def run(*, summary: str, **settings: Any) -> list[dict[str, Any]]:
         )
     # Seed by seed, so that a run that is stopped early has all rows of its first seeds.
     models = [_plan(chosen, row, seed) for seed in chosen.seeds for row in rows]
-    Path(summary).write_text(_table(models), encoding="utf-8")
+    write_file(summary, _table(models))
     say(f"planned {len(models)} models: {len(rows)} rows of Tables 5 and 6, {len(chosen.seeds)} seeds")
     return models
 
@@ -118,8 +129,7 @@ def _check_weights(chosen: Settings, rows: Sequence[PublishedRow]) -> None:
     for source in sorted({row.pretrained for row in rows} - {_SCRATCH}):
         needy = [row.number for row in rows if row.pretrained == source]
         file, _ = chosen.weights(source)
-        # An object in S3 is looked for when it is loaded: this step may have no credentials for it.
-        if "://" in file or Path(file).is_file():
+        if file and _exists(file):
             continue
         raise SettingsError(
             what_got_wanted(
@@ -129,6 +139,13 @@ def _check_weights(chosen: Settings, rows: Sequence[PublishedRow]) -> None:
                 do="pass a file that exists, or leave these rows out with --rows",
             )
         )
+
+
+def _exists(file: str) -> bool:
+    if is_s3(file):
+        folder, _, name = file.rpartition("/")
+        return open_storage(folder).exists(name)
+    return Path(file).is_file()
 
 
 def _plan(chosen: Settings, row: PublishedRow, seed: int) -> dict[str, Any]:

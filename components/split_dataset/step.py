@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from affectflow.artifacts import new_artifact
+from affectflow.artifacts import new_artifact, write_file
 from affectflow.data.faces import Faces
 from affectflow.data.figures import markdown_table
 from affectflow.data.splits import SPLITS, Policy, write_splits
@@ -39,7 +39,7 @@ def run(*, faces: str, splits: str, summary: str, **settings: Any) -> dict[str, 
         )
     text = _summary(header)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    Path(summary).write_text(text, encoding="utf-8")
+    write_file(summary, text)
     say(text)
     return header
 

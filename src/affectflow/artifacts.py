@@ -1,11 +1,14 @@
 """Artifacts: folders that steps pass on, each with a header that says what is in it.
 
-A folder is written under a temporary name and renamed when whole, so a killed step leaves nothing that looks
-finished. Its header is a JSON file with ``artifact`` (the kind), ``schema_version`` and ``files`` (bytes and
+A folder is written under a temporary name, synced and renamed when whole, so a killed step leaves nothing that looks
+finished; what it leaves is removed by the next writer. Its header is a JSON file with ``artifact`` (the kind), ``schema_version`` and ``files`` (bytes and
 SHA-256 of every other file); :func:`open_artifact` checks all of them.
 """
 
 import contextlib
+import ctypes
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -38,6 +41,10 @@ HEADERS = MappingProxyType(
 TRACKING_SIDECAR = "tracking.json"
 
 _CHUNK = 1 << 20
+_ENTRY = {"bytes", "sha256"}
+_PARTIAL = ".partial"
+#: Of Linux's renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256_file(path: Path) -> str:
@@ -89,16 +96,48 @@ def new_artifact(path: str | Path, kind: str, header: dict[str, Any] | None = No
     """
     final = Path(path).absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.partial"
+    _remove_abandoned(final)
+    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
     temporary.mkdir()
     try:
-        yield temporary
-        _write_header(temporary, kind, header or {})
-        _sync_tree(temporary)
-        _replace_folder(temporary, final)
+        with _owned(temporary):
+            yield temporary
+            _write_header(temporary, kind, header or {})
+            for file in (*temporary.iterdir(), temporary):
+                sync(file)
+            _replace_folder(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def write_file(path: str | Path, content: str | bytes) -> None:
+    """Write a page or another single file as artifacts are written: an older one stays until the new one is whole.
+
+    Args:
+        path: of the file; its folder is made where it is missing.
+        content: text is written as UTF-8.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+    try:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        sync(temporary)
+        temporary.replace(final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk and not only in memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
@@ -115,8 +154,10 @@ def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
     header = read_header(folder, kind)
     for name, entry in header["files"].items():
         file = folder / name
-        if "/" in name or name in {"", ".", ".."}:
+        if "/" in name or "\0" in name or name in {"", ".", ".."}:
             raise _wrong(folder / HEADERS[kind], f"the file name {name!r}", "plain names of files beside it")
+        if not isinstance(entry, dict) or not entry.keys() >= _ENTRY or not isinstance(entry["sha256"], str):
+            raise _wrong(folder / HEADERS[kind], f"{entry!r} about {name}", "its bytes and its sha256")
         if not file.is_file():
             raise _wrong(file, "no file", f"the one that {HEADERS[kind]} lists")
         if file.stat().st_size != entry["bytes"]:
@@ -138,7 +179,8 @@ def read_header(path: str | Path, kind: str) -> dict[str, Any]:
         raise _wrong(folder, got, f"an artifact of kind {kind!r}")
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        canonical_digest(header)  # which NaN and text that is not UTF-8 do not have
+    except (ValueError, RecursionError) as error:
         raise _wrong(file, f"unreadable JSON ({error})", "the header as it was written") from None
     if not isinstance(header, dict) or not isinstance(header.get("files"), dict):
         raise _wrong(file, "JSON without the field 'files'", "the header as it was written")
@@ -164,22 +206,56 @@ def _write_header(folder: Path, kind: str, fields: dict[str, Any]) -> None:
     dump_json(folder / name, {"artifact": kind, "schema_version": SCHEMA_VERSION, **fields, "files": files})
 
 
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that ends with this process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove temporary folders for this artifact whose writer is dead."""
+    for folder in final.parent.glob(f".{glob.escape(final.name)}.*{_PARTIAL}"):
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # its writer is alive
+            continue
         finally:
             os.close(descriptor)
 
 
 def _replace_folder(temporary: Path, final: Path) -> None:
-    """Rename ``temporary`` to ``final``, moving an older one out of the way first."""
-    old = temporary.with_suffix(".old")
+    """Give ``temporary`` the name ``final`` at once, and delete an older folder of that name."""
     if final.exists():
-        final.rename(old)
-    temporary.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+        if not _exchange(temporary, final):
+            # A kill between the two renames leaves none under this name, and the older one beside it.
+            final.rename(temporary.with_suffix(".old"))
+            temporary.rename(final)
+            temporary = temporary.with_suffix(".old")
+        sync(final.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.rename(final)
+        sync(final.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two folders in one step, where the system can (Linux); return whether it did."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _wrong(path: Path, got: str, wanted: str) -> ArtifactError:

@@ -5,12 +5,22 @@ data, artifacts, weights, checkpoints, servers) raises a subclass of :class:`Aff
 print its line and exit with code 2. Any other exception is our own fault and keeps its traceback.
 """
 
+import errno
+
+#: What the system calls a disk, or a user's share of it, that has no room left.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 #: With which a command ends on one of these; 1 is left to Python's own traceback, a fault of ours.
 USER_ERROR = 2
+#: With which a step ends that SIGTERM stopped and that can go on: 128 and the signal's number.
+STOPPED = 143
+
+#: Characters that each part of an error's line may have; what a file holds may be long.
+_LONGEST = 600
 
 
 def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
-    """Return the one line of an error.
+    """Return the one line of an error: long parts are cut, and control characters are shown, not sent.
 
     Args:
         what: the thing that is wrong, as its user knows it (a flag, a file, a column).
@@ -22,7 +32,14 @@ def what_got_wanted(what: str, *, got: str, wanted: str, do: str) -> str:
         >>> what_got_wanted("--epochs", got="0", wanted="1 or more", do="pass --epochs 20")
         '--epochs: got 0, wanted 1 or more; pass --epochs 20'
     """
-    return f"{what}: got {got}, wanted {wanted}; {do}".replace("\n", " ")
+    what, got, wanted, do = map(_shown, (what, got, wanted, do))
+    return f"{what}: got {got}, wanted {wanted}; {do}"
+
+
+def _shown(text: str) -> str:
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = text.replace("\n", " ")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class AffectflowError(Exception):
@@ -63,6 +80,10 @@ class CheckpointError(AffectflowError):
 
 class TrainingError(AffectflowError):
     """Training cannot go on, e.g. because the loss is no longer finite."""
+
+
+class StoppedError(AffectflowError):
+    """SIGTERM stopped the step at a place from which it can go on."""
 
 
 class TrackingError(AffectflowError):

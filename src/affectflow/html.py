@@ -18,17 +18,18 @@ body { margin: 0 auto; max-width: 92rem; padding: 1.5rem; background: var(--pape
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
  h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p { margin: .4rem 0; max-width: 60rem; }
+p { margin: .4rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; margin: .5rem 0; }
 caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
 th, td { padding: .28rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { background: var(--card); font-weight: 600; } th.text, td.text { text-align: left; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
-figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .875rem; }
+figure { margin: .6rem 0; overflow-x: auto; } figcaption { color: var(--soft); font-size: .875rem; }
 .row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
 img { max-width: min(100%, 62rem); height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; }
+@media (max-width: 40rem) { figure img { max-width: none; width: 38rem; } }
 .thumbnails { display: grid; gap: 6px; grid-template-columns: repeat(auto-fill, 6rem); }
 .thumbnails img { width: 6rem; height: 6rem; object-fit: contain; box-sizing: border-box; background: none; }
 svg { display: block; width: 100%; max-width: 48rem; height: auto; } rect { fill: var(--bar); }

@@ -1,6 +1,6 @@
 """Messages and progress of steps: a bar on a terminal, a plain line now and then in a log.
 
-How much is said is read from the environment, so that a pipeline's steps and a training's processes, which
+Credentials are masked. How much is said is read from the environment, so that a pipeline's steps and a training's processes, which
 inherit it, say as much as the command that started them.
 """
 
@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Literal, TextIO, TypeVar
+
+from affectflow.masking import mask
 
 Item = TypeVar("Item")
 Verbosity = Literal["quiet", "normal", "verbose"]
@@ -100,7 +102,7 @@ def progress(iterable: Iterable[Item], *, total: int, desc: str, unit: str) -> I
 
 def _print(text: str, stream: TextIO) -> None:
     with contextlib.suppress(BrokenPipeError):
-        print(text, file=stream, flush=True)
+        print(mask(text), file=stream, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -7,8 +7,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import (
+    STOPPED,
+    USER_ERROR,
+    AffectflowError,
+    SettingsError,
+    StoppedError,
+    what_got_wanted,
+)
+from affectflow.preflight import check_surroundings
 from affectflow.progress import detail, report_error
+from affectflow.shortage import shortage
 
 Result = TypeVar("Result")
 SettingsT = TypeVar("SettingsT", bound="StepSettings")
@@ -45,16 +54,28 @@ def check_settings(model: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def run_step(run: Callable[..., Result], **arguments: Any) -> Result:
-    """Call a step's ``run``; a fault that the user can mend ends it with one line and exit code 2.
+    """Check what lies around a step and call its ``run``; what the user can mend ends it with one line and code 2.
 
+    A full disk and too little memory are such faults. Any other exception is our own fault: its traceback is
+    printed, credentials masked, and the exit code is 1. SIGTERM after which a step can go on ends it with 143.
     Both the command line and KFP's executor come through here, so a step fails the same way in both.
     """
     start = time.monotonic()
     try:
+        check_surroundings(arguments)
         result = run(**arguments)
     except AffectflowError as error:
         detail(traceback.format_exc())
         report_error(str(error))
-        raise SystemExit(USER_ERROR) from None
+        raise SystemExit(STOPPED if isinstance(error, StoppedError) else USER_ERROR) from None
+    except Exception as error:
+        if line := shortage(error):
+            detail(traceback.format_exc())
+            report_error(line)
+            raise SystemExit(USER_ERROR) from None
+        report_error(
+            "a fault of affectflow itself; please report what follows\n" + traceback.format_exc().rstrip()
+        )
+        raise SystemExit(1) from None
     detail(f"done in {time.monotonic() - start:.1f} s")
     return result

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -250,12 +251,29 @@ def existing_run(artifact: str | Path) -> Run:
     sidecar = Path(artifact) / TRACKING_SIDECAR
     if not tracking_uri() or not sidecar.is_file():
         return Run()
-    run_id = str(json.loads(sidecar.read_text(encoding="utf-8"))["run_id"])
+    run_id = _read_sidecar(sidecar)
     with readable_errors():
         from mlflow import MlflowClient
 
         MlflowClient().get_run(run_id)
         return MlflowRun(run_id)
+
+
+def _read_sidecar(sidecar: Path) -> str:
+    try:
+        run_id = json.loads(sidecar.read_text(encoding="utf-8"))["run_id"]
+        if not re.fullmatch("[0-9a-zA-Z-]{1,64}", run_id):
+            raise ValueError(run_id)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrackingError(
+            what_got_wanted(
+                str(sidecar),
+                got=f"no run's id ({error})",
+                wanted='{"run_id": …}',
+                do="delete it, or write it again",
+            )
+        ) from None
+    return str(run_id)
 
 
 def write_sidecar(folder: Path, run: Run) -> None:

@@ -51,7 +51,13 @@ def test_weights_come_with_the_digest_of_their_source(tmp_path: Path, weights: d
     assert [model["weights_digest"] for model in models] == ["", "aa", "bb"]
 
 
-def test_key_follows_all_that_decides_a_result(tmp_path: Path) -> None:
+def test_plan_of_a_pipeline_wants_a_server_for_its_comparison(tmp_path: Path) -> None:
+    with pytest.raises(AffectflowError, match="MLFLOW_TRACKING_URI"):
+        plan(tmp_path, rows="1", images=["a:1"])
+
+
+def test_key_follows_all_that_decides_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com")
     base = {"rows": "1", "settings": {"train": {"epochs": 1}}, "images": ["a:1"]}
     [first] = plan(tmp_path, **base)
     assert plan(tmp_path, **base) == [first]

@@ -2,10 +2,12 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from face_trees import encoded, pixels
 from PIL import Image, ImageOps
 
@@ -200,3 +202,48 @@ def test_what_is_no_readable_file_has_a_reason_and_does_not_hang(tmp_path: Path)
     assert reason_of(tmp_path, "zero") is Reason.ZERO_BYTE
     assert reason_of(tmp_path, "nothing") is Reason.MISSING
     assert reason_of(tmp_path, "x" * 5000) is Reason.MISSING
+
+
+@pytest.mark.parametrize(("image_format", "side", "is_png"), [
+    ("auto", 60, True), ("auto", 200, False), ("png", 200, True), ("jpeg", 60, False), ("jpeg", 200, False),
+])  # fmt: skip
+def test_faces_are_stored_without_loss_when_asked_or_small(image_format: str, side: int, is_png: bool) -> None:
+    picture = pixels(20, side, side)
+    stored = make_crop(
+        encoded(picture, "PNG"), None, face_size=256, margin=0, jpeg_quality=90, image_format=image_format
+    )
+    assert stored.image.startswith(b"\x89PNG" if is_png else b"\xff\xd8")
+    gap = difference(decode_image(stored.image), picture)
+    assert (gap == 0) == is_png
+    assert gap < 3
+    if image_format == "png":
+        shrunk = make_crop(
+            encoded(picture, "PNG"), None, face_size=100, margin=0, jpeg_quality=90, image_format="png"
+        )
+        assert shrunk.crop_sha256 == pixels_sha256(decode_image(shrunk.image)), "what is stored is what was cut"
+
+
+def with_bytes_before_the_end(data: bytes, number: int) -> bytes:
+    return data[:-2] + b"\x12" * number + data[-2:]
+
+
+def with_odd_scan_header(data: bytes) -> bytes:
+    odd = bytearray(data)
+    place = data.index(b"\xff\xda")
+    odd[place + 5 + 2 * data[place + 4] + 1] = 0
+    return bytes(odd)
+
+
+@pytest.mark.parametrize("oddity", [lambda data: with_bytes_before_the_end(data, 9), with_odd_scan_header])
+@pytest.mark.parametrize("side", [200, 600])
+def test_oddities_that_cost_no_pixel_are_kept(oddity: Callable[[bytes], bytes], side: int) -> None:
+    data = encoded(pixels(21, side, side))
+    with pytest.raises(ValueError, match=r"extraneous|SOS"):
+        simplejpeg.decode_jpeg(oddity(data))
+    assert crop(oddity(data), None).crop_sha256 == crop(data, None).crop_sha256
+
+
+def test_many_bytes_before_the_end_are_a_sign_of_damage() -> None:
+    with pytest.raises(FaceError) as error:
+        crop(with_bytes_before_the_end(encoded(pixels(22)), 200), None)
+    assert error.value.reason is Reason.UNDECODABLE

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectflow.data.split_policies import draw_splits, largest_n
+from affectflow.data.split_policies import draw_official_splits, draw_splits, largest_n
 from affectflow.errors import DataError
 from affectflow.labels import EXPRESSIONS
 
@@ -136,3 +136,42 @@ def test_the_module_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"] * 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(datasets(), st.integers(0, 4), st.integers(0, 2**31), st.randoms(use_true_random=False))
+def test_official_keeps_the_held_out_list_as_the_test_set_and_leaks_nothing(
+    data: tuple[np.ndarray, np.ndarray], val: int, seed: int, random: Any
+) -> None:
+    groups, expression = data
+    held_out = np.array([random.random() < 0.2 for _ in groups])
+    # Every expression has a held-out face, and enough of its own that share none with one.
+    for code in range(8):
+        singles = [row for row, group in enumerate(groups) if group.startswith(f"single{code}-")]
+        held_out[singles] = False
+        held_out[singles[0]] = True
+    split = draw_official_splits(groups, expression, held_out, val_per_class=val, seed=seed)
+    assert ((split == "test") == held_out).all()
+    assert count(split, expression, "val") == [val] * 8
+    of_test = set(groups[held_out])
+    for group, where, held in zip(groups, split, held_out, strict=True):
+        assert (where == "") == (group in of_test and not held)
+        if group not in of_test:
+            assert where in ("train", "val")
+    for group in set(groups):
+        assert len(set(split[groups == group]) - {""}) == 1
+    order = list(range(len(groups)))
+    random.shuffle(order)
+    shuffled = draw_official_splits(
+        groups[order], expression[order], held_out[order], val_per_class=val, seed=seed
+    )
+    np.testing.assert_array_equal(shuffled, split[order])
+
+
+def test_official_names_an_expression_that_is_not_held_out() -> None:
+    expression = np.repeat(np.arange(8), 10)
+    held_out = np.arange(80) % 10 == 0
+    held_out[30:40] = False
+    with pytest.raises(DataError, match="no held-out face of surprise") as error:
+        draw_official_splits(names(80), expression, held_out, val_per_class=1, seed=0)
+    assert "\n" not in str(error.value)

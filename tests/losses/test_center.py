@@ -34,3 +34,46 @@ def test_the_gradient_step_is_gamma_times_the_gradient(small):
     centers = small["centers"].clone().requires_grad_()
     (7 * center_loss(small["features"], small["target"], centers)).backward()
     torch.testing.assert_close(loss.centers, small["centers"] - 0.3 * centers.grad)
+
+
+def test_order_of_the_batch_and_shifts_of_features_and_centers_do_not_matter(small):
+    features, target, centers = small["features"], small["target"], small["centers"]
+    whole = center_loss(features, target, centers)
+    order = torch.randperm(len(target))
+    torch.testing.assert_close(center_loss(features[order], target[order], centers), whole)
+    torch.testing.assert_close(center_loss(features + 17, target, centers + 17), whole)
+
+
+def test_a_center_moves_towards_the_mean_of_its_class_and_absent_classes_stay(small):
+    target = small["target"].clone()
+    target[target == 6] = 1
+    loss = CenterLoss(8, 5).double()
+    loss.set_centers(small["centers"])
+    loss.step_centers(small["features"], target)
+    for j in range(8):
+        mine = small["features"][target == j]
+        if len(mine):
+            before, after = (torch.dist(c[j], mine.mean(dim=0)) for c in (small["centers"], loss.centers))
+            assert after < before
+        else:
+            assert torch.equal(loss.centers[j], small["centers"][j])
+
+
+@pytest.mark.parametrize("update", ["paper", "gradient"])
+def test_neither_forward_nor_evaluation_moves_a_center(small, update):
+    loss = CenterLoss(8, 5, center_update=update).double()
+    loss.set_centers(small["centers"])
+    loss(small["features"], small["target"])
+    assert torch.equal(loss.centers, small["centers"])
+    loss.eval()
+    loss(small["features"].clone().requires_grad_(), small["target"]).backward()
+    loss.step_centers(small["features"], small["target"])
+    assert torch.equal(loss.centers, small["centers"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_computed_in_float32(dtype):
+    features = (300 * torch.ones(2, 8)).to(dtype)  # 300² overflows float16
+    got = center_loss(features, torch.tensor([0, 1]), torch.zeros(2, 8))
+    assert got.dtype == torch.float32
+    assert got == pytest.approx(0.5 * 8 * 300**2, rel=1e-2)

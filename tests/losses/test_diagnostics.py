@@ -62,3 +62,16 @@ def test_equal_features_are_called_collapsed(same):
     statistics = ClassStatistics(8, 4)
     statistics.update(torch.full((16, 4), same), torch.arange(16) % 8)
     assert cluster_state(center_diagnostics(statistics, torch.zeros(8, 4))) == "collapsed"
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.005, "collapsed"), (0.04, "active")])
+def test_a_scatter_below_a_hundredth_of_the_length_is_called_collapsed_whatever_the_centers_do(share, state):
+    torch.manual_seed(0)
+    around = torch.randn(4000, 4, dtype=torch.float64)
+    features = 10 + around * (100 * share / around.square().sum(dim=1).mean() * 4).sqrt()
+    statistics = ClassStatistics(8, 4)
+    statistics.update(features, torch.arange(4000) % 8)
+    assert float(statistics.scatter / statistics.mean_square_norm) == pytest.approx(share, rel=0.1)
+    assert cluster_state(center_diagnostics(statistics, torch.randn(8, 4))) == state
+    without_centers = cluster_state(center_diagnostics(statistics))
+    assert without_centers == ("collapsed" if state == "collapsed" else "off")

@@ -1,5 +1,6 @@
-"""200 steps of every setting on features of real faces, with the recipe of Section 4.3 on the head."""
+"""The recipe of Section 4.3 on real faces: every setting on the head alone, collapse when stages 4 and 5 train."""
 
+import copy
 import csv
 import os
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from affectflow.labels import expression_code
-from affectflow.losses import LOSSES, ClassStatistics, build_loss
+from affectflow.losses import LOSSES, ClassStatistics, build_loss, center_diagnostics, cluster_state
 from affectflow.models import (
     IMAGENET,
     ExpressionModel,
@@ -21,11 +23,12 @@ from affectflow.models import (
 )
 
 SIDE, FACES_A_CLASS = 96, 36
+FROZEN_STAGES = 3  # as in the paper
 
 
 @pytest.fixture(scope="module")
-def faces():
-    """Frozen VGGFace2 features of up to 36 faces a class, their targets, and class weights N_min / N_j."""
+def images():
+    """A VGGFace2 network, up to 36 faces a class, their targets, and class weights N_min / N_j."""
     data = os.environ.get("AFFECTFLOW_TEST_DATA")
     if not data:
         pytest.skip("AFFECTFLOW_TEST_DATA names no folder of real test data")
@@ -37,10 +40,17 @@ def faces():
     counts = np.bincount([code for _, code in rows], minlength=8)
     chosen = [row for j in range(8) for row in [r for r in rows if r[1] == j][:FACES_A_CLASS]]
     images = torch.stack([_read(Path(data) / "ferplus" / path) for path, _ in chosen])
-    with torch.no_grad():
-        features = torch.cat([backbone(normalize_batch(part, IMAGENET)) for part in images.split(32)])
     weights = torch.tensor(counts.min() / counts, dtype=torch.float32)
-    return features, torch.tensor([code for _, code in chosen]), weights
+    return backbone, images, torch.tensor([code for _, code in chosen]), weights
+
+
+@pytest.fixture(scope="module")
+def faces(images):
+    """Features of the frozen network, targets and class weights."""
+    backbone, pixels, target, weights = images
+    with torch.no_grad():
+        features = torch.cat([backbone(normalize_batch(part, IMAGENET)) for part in pixels.split(32)])
+    return features, target, weights
 
 
 def _read(path):
@@ -78,3 +88,56 @@ def test_200_steps_on_real_faces_stay_finite_and_learn(faces, name, update, init
     totals = torch.stack(totals)
     assert totals.isfinite().all()
     assert totals[-20:].mean() < totals[:20].mean()
+
+
+class LastStages(nn.Module):
+    """Stages 4 and 5 with the head, fed with what the frozen stages give."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model.eval()  # the BatchNorm of these weights is folded
+        self.blocks = model.backbone.blocks[FROZEN_STAGES:]
+        self.add = nn.ModuleList([model.feature, model.output])
+
+    def forward(self, maps):
+        features = self.model.backbone.forward_head(self.blocks(maps))
+        features = self.model.activation(self.model.feature(features))
+        return self.model.output(features), features
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["zeros", "normal"])
+def test_with_trained_stages_zeros_collapse_on_real_faces_and_normal_centers_are_off(images, init):
+    backbone, pixels, target, weights = images
+    torch.manual_seed(0)
+    model = ExpressionModel(copy.deepcopy(backbone))
+    with torch.no_grad():
+        stem = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[:FROZEN_STAGES])
+        maps = torch.cat([stem(normalize_batch(part, IMAGENET)) for part in pixels.split(32)])
+    network = LastStages(model)
+    loss = build_loss(
+        "weighted_cluster+weighted_softmax",
+        class_weights=weights,
+        num_classes=8,
+        feature_dim=512,
+        center_init=init,
+    )
+    parameters = [*network.blocks.parameters(), *network.add.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=3e-3, momentum=0.9, weight_decay=5e-4)
+    for _ in range(40):
+        batch = torch.randint(0, len(target), (36,))
+        logits, features = network(maps[batch])
+        optimizer.zero_grad()
+        loss(logits, features, target[batch]).total.backward()
+        optimizer.step()
+        loss.step_centers(features, target[batch])
+    with torch.no_grad():
+        logits, features = network(maps)
+    statistics = ClassStatistics(8, 512)
+    statistics.update(features, target)
+    found = center_diagnostics(statistics, loss.auxiliary.centers)
+    assert cluster_state(found) == {"zeros": "collapsed", "normal": "off"}[init]
+    one_class = int(logits.argmax(dim=1).bincount().max()) == len(target)
+    assert one_class == (init == "zeros")
+    if init == "zeros":
+        assert float(found["s_plus_alpha"].mean()) < 1.1  # S is gone

@@ -49,3 +49,11 @@ def test_half_precision_is_computed_in_float32(small, dtype):
     got = weighted_softmax_loss(logits, small["target"], small["class_weights"])
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, weighted_softmax_loss(logits.float(), small["target"], small["class_weights"]))
+
+
+def test_order_of_the_batch_and_shifts_of_the_logits_do_not_matter(small):
+    logits, target, weights = small["logits"], small["target"], small["class_weights"]
+    whole = weighted_softmax_loss(logits, target, weights)
+    order = torch.randperm(len(target))
+    torch.testing.assert_close(weighted_softmax_loss(logits[order], target[order], weights), whole)
+    torch.testing.assert_close(weighted_softmax_loss(logits + 17, target, weights), whole)

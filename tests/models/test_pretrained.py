@@ -18,6 +18,7 @@ from affectflow.models import (
     create_backbone,
     load_pretrained,
     merge_backbone_args,
+    normalize_batch,
     read_weights_metadata,
 )
 from affectflow.models.pretrained import parse_timm_kwargs
@@ -99,6 +100,26 @@ def test_every_form_loads_into_a_backbone_and_leaves_its_classifier_out(form, or
     assert info.classifier_left_out == ("last_linear.bias", "last_linear.weight")
     wanted = original.forward_head(original.forward_features(image), pre_logits=True)
     torch.testing.assert_close(backbone(image), wanted, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_native_input_is_what_each_forms_own_code_feeds(form, original):
+    """Pixels less the mean, channels in the form's order; zero padding then pads with the mean face's grey."""
+    file, _, _, norm = form
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    backbone = create_backbone("se_resnet50").eval()
+    info = load_pretrained(backbone, file, "se_resnet50")
+    if norm == IMAGENET:
+        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        fed = (pixels / 255 - mean) / std
+    else:
+        red, green, blue = (pixels[:, channel].float() for channel in range(3))
+        planes = [red - 131.0912, green - 103.8827, blue - 91.4953]
+        fed = torch.stack(planes[::-1] if norm.bgr else planes, dim=1)
+    wanted = original.forward_head(original.forward_features(fed), pre_logits=True)
+    got = backbone(normalize_batch(pixels, choose_input_norm("native", info)))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    assert choose_input_norm("paper", info) == IMAGENET
 
 
 def test_names_of_one_form_under_anothers_file_are_still_mapped(original, tmp_path):

@@ -15,14 +15,20 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import sys
 
     folder = tmp_path_factory.mktemp("dist")
-    flags = ["--registry", "registry.example.com", "--tag", "golden", "--output-dir", str(folder)]
+    flags = ["--registry", "registry.example.com", "--tag", "golden", "--volume", "affectflow-data"]
+    flags += ["--output-dir", str(folder)]
     subprocess.run([sys.executable, "-m", "pipelines.compile", *flags], check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture
 def train_one(compiled: Path) -> dict[str, Any]:
-    return yaml.safe_load((compiled / "train_one.yaml").read_text())
+    return documents(compiled / "train_one.yaml")[0]
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    """Return the pipeline's spec and what it asks of Kubernetes."""
+    return list(yaml.safe_load_all(file.read_text()))
 
 
 def test_pipelines_are_as_in_the_golden_files(compiled: Path) -> None:
@@ -30,8 +36,8 @@ def test_pipelines_are_as_in_the_golden_files(compiled: Path) -> None:
     names = sorted(file.name for file in compiled.iterdir())
     assert names == sorted(file.name for file in GOLDEN.glob("*.yaml"))
     for name in names:
-        got, wanted = (yaml.safe_load((folder / name).read_text()) for folder in (compiled, GOLDEN))
-        got.pop("sdkVersion"), wanted.pop("sdkVersion")
+        got, wanted = (documents(folder / name) for folder in (compiled, GOLDEN))
+        got[0].pop("sdkVersion"), wanted[0].pop("sdkVersion")
         assert got == wanted, f"{name} differs from tests/golden/{name}"
 
 

@@ -76,6 +76,10 @@ def started(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.removeprefix("── ") for line in done.stdout.splitlines() if line.startswith("── ")]
 
 
+def table(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return done.stdout.split("test metric")[1].split("figures:")[0].splitlines()
+
+
 def newest(work: Path, *, task: str, output: str) -> Path:
     return max(work.glob(f"artifacts/*/{task}/{output}"), key=lambda path: path.stat().st_mtime)
 
@@ -122,6 +126,11 @@ def test_artifacts_have_the_files_and_columns_of_the_contract(
     metrics = json.loads((newest(work, task="evaluate", output="metrics") / "metrics.json").read_text())
     assert metrics["test"]["n"] == 16
     assert set(metrics["test"]["uar"]) == {"value", "low", "high"}
+    assert set(metrics["test"]["temperature_scaled"]) == {"expected_calibration_error", "brier_score"}
+    for row, shares in zip(
+        metrics["test"]["confusion_matrix"], metrics["test"]["confusion_matrix_shares"], strict=True
+    ):
+        assert shares == [count / 2 for count in row]  # two faces of each expression
     assert set(metrics["test"]["per_class"]) == set(EXPRESSIONS)
     comparison = newest(work, task="compare-runs", output="comparison")
     assert {file.name for file in comparison.iterdir()} == {
@@ -148,8 +157,15 @@ def test_the_models_run_is_nested_and_holds_params_metrics_figures_model_and_dat
     (dataset,) = model.inputs.dataset_inputs
     assert dataset.dataset.digest
     assert [tag.value for tag in dataset.tags] == ["training"]
-    logged = {file.path for file in client.list_artifacts(model.info.run_id, "evaluation")}
-    assert {"evaluation/confusion_matrix.png", "evaluation/predictions", "evaluation/metrics"} <= logged
+    folder = f"evaluation/{model.data.tags['evaluation']}"
+    logged = {Path(file.path).name for file in client.list_artifacts(model.info.run_id, folder)}
+    assert logged == {
+        "predictions", "metrics", "figures.html", "confusion_matrix.png", "roc_curves.png",
+        "precision-recall_curves.png", "calibration.png", "most_confident_mistakes.png",
+    }  # fmt: skip
+    trained = {Path(file.path).name for file in client.list_artifacts(model.info.run_id, "training")}
+    assert {"learning_curves.png", "history", "model.json"} <= trained
+    assert {"val.uar", "test.precision.happy", "test.brier_score.scaled", "temperature"} <= set(model.data.metrics)
     assert (Path(experiment.artifact_location.removeprefix("file://")) / "models").is_dir()
 
 
@@ -180,7 +196,11 @@ def test_a_second_run_skips_all_steps_in_seconds(first: subprocess.CompletedProc
 def test_a_changed_setting_reruns_what_depends_on_it(
     first: subprocess.CompletedProcess[str], run_local: Run
 ) -> None:
-    assert started(run_local("--evaluate-seed", "1")) == ["evaluate", "compare-runs"]
+    again = run_local("--evaluate-seed", "1")
+    assert started(again) == ["evaluate", "compare-runs"]
+    before = run_local()  # its evaluation is still there, with its own intervals
+    assert started(before) == []
+    assert table(before) == table(first) != table(again)
 
 
 def test_changed_code_reruns_the_steps_that_reach_it(

@@ -92,7 +92,9 @@ def test_a_failed_row_is_shown_as_failed_and_does_not_lose_the_others(
     one_fails: subprocess.CompletedProcess[str],
 ) -> None:
     assert one_fails.returncode == 2
-    assert "imagenet.safetensors" in one_fails.stderr.strip().splitlines()[-1]
+    line = one_fails.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ") and "imagenet.safetensors" in line
+    assert line.endswith("(failed: 16 · test_resnet · imagenet · softmax · seed 0)")
     assert "failed: 16 · test_resnet · imagenet · softmax · seed 0" in one_fails.stdout
     comparison = json.loads((report_of(one_fails) / "comparison.json").read_text())
     assert {model["number"]: model["status"] for model in comparison["models"]} == {11: "finished", 16: "failed"}

@@ -76,6 +76,7 @@ def test_seeds_are_one_model_with_their_mean_deviation_and_paired_comparison():
     [pair] = comparison.baselines
     assert pair.seeds == seeds
     assert pair.differences["uar"].seeds == pytest.approx(compare_seeds(first, second))
+    assert pair.differences["uar"].seeds_p_holm == pytest.approx(compare_seeds(first, second)["p_value"])
     assert pair.differences["uar"].paired["difference"] == pytest.approx(np.mean(first) - np.mean(second))
 
 
@@ -110,6 +111,12 @@ def test_baseline_is_the_one_that_shares_most_settings():
         if pair.model.startswith("10")
     ]
     assert pair.baseline == "8 · se_resnet50 · vggface2 · weighted_softmax (epochs=5, learning_rate=0.01)"
+
+
+def test_baseline_is_of_the_same_block_where_one_backbone_stands_for_both() -> None:
+    runs = [finished(number, backbone="resnet18", name=str(number)) for number in (1, 11, 13)]
+    [pair] = quick(runs).baselines
+    assert (pair.model[:2], pair.baseline[:2]) == ("13", "11")
 
 
 def test_failed_run_is_kept_as_failed_and_is_no_baseline():

@@ -1,6 +1,9 @@
-"""Ends of a training run."""
+"""Ends of a training run, and whether two runs ended the same."""
 
 from collections.abc import Callable
+from typing import Any
+
+import torch
 
 
 class Killed(Exception):  # noqa: N818 (it is no error)
@@ -15,3 +18,15 @@ def kill_at(step: int) -> Callable[[int], None]:
             raise Killed
 
     return on_step
+
+
+def assert_same(got: Any, wanted: Any) -> None:
+    """Equal to the bit, whatever the nesting."""
+    if isinstance(wanted, torch.Tensor):
+        assert torch.equal(got, wanted)
+    elif isinstance(wanted, dict):
+        assert got.keys() == wanted.keys()
+        for name in wanted:
+            assert_same(got[name], wanted[name])
+    else:
+        assert got == wanted

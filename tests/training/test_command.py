@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
+from s3_server import S3Server
 from safetensors.torch import load_file
 
 from affectflow.artifacts import new_artifact
 from affectflow.data.class_weights import class_weights_fields
 from affectflow.labels import EXPRESSIONS
+from affectflow.storage import open_storage
 from affectflow.training.inputs import open_inputs
 
 WRITTEN = ("model/model.safetensors", "model/model.json", "history/history.parquet")
@@ -51,16 +55,33 @@ def unbroken(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
-def kill_after(command: list[str], checkpoints: Path, step: int) -> None:
-    """Start the command and SIGKILL it as soon as a checkpoint of ``step`` or later is there."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_after(command: list[str], checkpoints: str, step: int) -> None:
+    """Start the command and SIGKILL its first process as soon as a checkpoint of ``step`` or later is there.
+
+    The processes that it has started end by themselves.
+    """
+    storage = open_storage(checkpoints)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
-        while not any(int(file.name.split("-")[1]) >= step for file in checkpoints.glob("*/step-*.pt")):
+        while not any(int(entry.name.split("/")[1].split("-")[1]) >= step for entry in storage.entries()):
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.005)
     finally:
         process.kill()
         process.wait()
+    patience = time.monotonic() + 60
+    while left := [other.cmdline() for other in psutil.process_iter() if is_of_session(other, process.pid)]:
+        assert time.monotonic() < patience, left
+        time.sleep(0.1)
+
+
+def is_of_session(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False
 
 
 def digests(output: Path) -> dict[str, str]:
@@ -74,25 +95,48 @@ def test_a_command_killed_twice_writes_the_bytes_of_an_unbroken_one(
     checkpoints, output = tmp_path / "checkpoints", tmp_path / "output"
     flags = ["--checkpoint-dir", str(checkpoints), "--checkpoint-every", "2", "--output-dir", str(output)]
     for step in (2, 9):  # within the first of three epochs of five steps, and within the second
-        kill_after([*command, *flags], checkpoints, step)
+        kill_after([*command, *flags], str(checkpoints), step)
         assert not (output / "model").exists()
     subprocess.run([*command, *flags], check=True, capture_output=True)
     assert digests(output) == digests(unbroken)
-    assert not any(checkpoints.rglob("step-*.pt"))
+    assert not any(checkpoints.iterdir())
+
+
+@pytest.fixture(scope="module")
+def unbroken_two(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("unbroken_two")
+    flags = ["--processes", "2", "--output-dir", str(output)]
+    done = subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
+    assert done.stdout.count("epoch 1/3") == 1
+    return output
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(command: list[str], unbroken: Path, tmp_path: Path) -> None:
-    flags = ["--processes", "2", "--output-dir", str(tmp_path)]
+def test_two_processes_killed_from_outside_go_on_from_a_bucket(
+    command: list[str], unbroken_two: Path, s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = "s3://open/fine_tune"
+    flags = ["--processes", "2", "--checkpoint-dir", bucket, "--checkpoint-every", "2"]
+    kill_after([*command, *flags, "--output-dir", str(tmp_path / "killed")], bucket, 7)
+    # as a retried pod: another output folder
+    flags += ["--output-dir", str(tmp_path / "retried")]
     done = subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
-    assert done.stdout.count("epoch 1/3") == 1
-    got, wanted = (load_file(folder / WRITTEN[0]) for folder in (tmp_path, unbroken))
+    assert "going on after step" in done.stdout
+    assert digests(tmp_path / "retried") == digests(unbroken_two)
+    assert open_storage(bucket).entries() == []
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(unbroken_two: Path, unbroken: Path) -> None:
+    got, wanted = (load_file(folder / WRITTEN[0]) for folder in (unbroken_two, unbroken))
     assert got.keys() == wanted.keys()
     for name, weights in wanted.items():
         assert (got[name] - weights).abs().max() < 1e-4, name
-    got_header, wanted_header = (json.loads((folder / WRITTEN[1]).read_text()) for folder in (tmp_path, unbroken))
+    got_header, wanted_header = (
+        json.loads((folder / WRITTEN[1]).read_text()) for folder in (unbroken_two, unbroken)
+    )
     assert got_header["settings"] == wanted_header["settings"]
-    got_rows, wanted_rows = (pq.read_table(folder / WRITTEN[2]).to_pylist() for folder in (tmp_path, unbroken))
+    got_rows, wanted_rows = (pq.read_table(folder / WRITTEN[2]).to_pylist() for folder in (unbroken_two, unbroken))
     for got_row, wanted_row in zip(got_rows, wanted_rows, strict=True):
         assert got_row.pop("cluster_state") == wanted_row.pop("cluster_state")
         assert got_row == pytest.approx(wanted_row, rel=1e-3, abs=1e-4, nan_ok=True)
@@ -114,3 +158,23 @@ def test_a_batch_that_processes_cannot_divide_is_one_line(command: list[str], tm
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: --batch-size: got 12, wanted a multiple of the 5 processes")
     assert len(done.stderr.splitlines()) == 1
+
+
+def one_line_of(command: list[str], output: Path, *flags: str, **environment: str) -> str:
+    """Run the command, which must fail with one line, and return it."""
+    done = subprocess.run(
+        [*command, *flags, "--output-dir", str(output)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_no_compiler_is_one_line(command: list[str], tmp_path: Path) -> None:
+    flags = {"CXX": str(tmp_path / "no-such-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    line = one_line_of(command, tmp_path / "out", "--compile-model", **flags)
+    assert line.startswith("error: --compile-model: got no way to compile here")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from s3_server import S3Server
 from small_trainer import BATCH_SIZE, build_trainer
-from stopping import Killed, kill_at
+from stopping import Killed, assert_same, kill_at
 
 from affectflow.errors import CheckpointError, DataError, TrainingError
 from affectflow.losses import LOSSES
@@ -29,18 +29,6 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "optimizer": trainer.optimizer.state_dict()["state"],
         "random": torch.get_rng_state(),
     }
-
-
-def assert_same(got: Any, wanted: Any) -> None:
-    """Equal to the bit, whatever the nesting."""
-    if isinstance(wanted, torch.Tensor):
-        assert torch.equal(got, wanted)
-    elif isinstance(wanted, dict):
-        assert got.keys() == wanted.keys()
-        for name in wanted:
-            assert_same(got[name], wanted[name])
-    else:
-        assert got == wanted
 
 
 @pytest.mark.parametrize("loss", LOSSES)

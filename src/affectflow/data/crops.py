@@ -3,7 +3,10 @@
 import hashlib
 import io
 import math
+import re
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +17,7 @@ from PIL import Image
 
 from affectflow.data.layouts.base import Box
 from affectflow.data.quarantine import FaceError, Reason
+from affectflow.errors import DataError, what_got_wanted
 
 Pixels = NDArray[np.uint8]
 
@@ -26,9 +30,17 @@ LOSSLESS_BELOW = 96
 
 ImageFormat = Literal["auto", "jpeg", "png"]
 
+#: A stored face has at most 1024 × 1024; one that claims more is not decoded.
+_MAX_STORED_PIXELS = 4_000_000
+
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")
 _ORIENTATION = 0x0112
 _RATIO_16_TO_8 = 257
+#: Decoder's warnings about oddities that cost no pixel. Many bytes before the end, or some before a restart marker
+#: (0xd0 to 0xd7), are what is left of damaged data.
+_HARMLESS = re.compile(
+    r"Invalid SOS parameters for sequential|: ([1-9]|1[0-6]) extraneous bytes before marker 0x(?!d[0-7])"
+)
 _TRUNCATED = ("truncated", "premature end of jpeg file", "not enough", "unexpected end")
 
 
@@ -127,12 +139,34 @@ def salvage(data: bytes, size: int) -> bytes | None:
 
 
 def decode_image(image: bytes | memoryview) -> Pixels:
-    """Return a stored face as RGB, shape (H, W, 3) uint8. Only for bytes that this package encoded."""
-    if bytes(image[:2]) == b"\xff\xd8":
-        decoded: Pixels = simplejpeg.decode_jpeg(image)
-        return decoded
-    with Image.open(io.BytesIO(image), formats=("PNG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    """Return a stored face as RGB, shape (H, W, 3) uint8.
+
+    Raises:
+        DataError: the bytes are not a face as this package stores them.
+    """
+    try:
+        if bytes(image[:2]) == b"\xff\xd8":
+            height, width, _, _ = simplejpeg.decode_jpeg_header(image)
+            _check_stored_size(width, height)
+            decoded: Pixels = simplejpeg.decode_jpeg(image)
+            return decoded
+        with Image.open(io.BytesIO(image), formats=("PNG",)) as picture:
+            _check_stored_size(*picture.size)
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise DataError(
+            what_got_wanted(
+                "a stored face",
+                got=f"bytes that cannot be decoded ({error})",
+                wanted="a JPEG or PNG as it was stored",
+                do="run ingest_affectnet again",
+            )
+        ) from None
+
+
+def _check_stored_size(width: int, height: int) -> None:
+    if width * height > _MAX_STORED_PIXELS:
+        raise ValueError(f"{width} × {height} pixels, at most {_MAX_STORED_PIXELS:,}")
 
 
 def decode_picture(data: bytes) -> Pixels:
@@ -247,11 +281,17 @@ def _decode(data: bytes, picture: Image.Image, *, shrink: int) -> Pixels:
 
 def _decode_jpeg(data: bytes, picture: Image.Image, shrink: int) -> Pixels:
     width, height = picture.size
-    pixels: Pixels = simplejpeg.decode_jpeg(
-        data,
-        min_width=math.ceil(width / shrink) if shrink > 1 else 0,
-        min_height=math.ceil(height / shrink) if shrink > 1 else 0,
-    )
+    least = {
+        "min_width": math.ceil(width / shrink) if shrink > 1 else 0,
+        "min_height": math.ceil(height / shrink) if shrink > 1 else 0,
+    }
+    pixels: Pixels
+    try:
+        pixels = simplejpeg.decode_jpeg(data, **least)
+    except ValueError as error:
+        if not _HARMLESS.search(str(error)):
+            raise
+        pixels = simplejpeg.decode_jpeg(data, **least, strict=False)
     return pixels
 
 

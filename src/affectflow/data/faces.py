@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from affectflow.artifacts import open_artifact
 from affectflow.data.crops import decode_image
 from affectflow.data.manifest import MANIFEST_FILE, MANIFEST_SCHEMA, QUARANTINE_FILE, QUARANTINE_SCHEMA
-from affectflow.data.shards import ShardReader, shard_name
+from affectflow.data.quarantine import Reason
+from affectflow.data.shards import SHARD_ENDING, ShardReader, shard_name
 from affectflow.errors import ArtifactError, what_got_wanted
+from affectflow.labels import NUM_EXPRESSIONS
+from affectflow.tables import read_table
 
 __all__ = ["Faces", "decode_image"]
+
+_DO = "run ingest_affectnet again"
+_NULLABLE = ("valence", "arousal")
 
 
 class Faces:
@@ -47,9 +52,12 @@ class Faces:
         """
         folder = Path(path)
         header = open_artifact(folder, "faces")
-        manifest = _read_table(folder / MANIFEST_FILE, MANIFEST_SCHEMA)
-        faces = cls(folder, header, manifest)
-        faces._check_rows()
+        manifest = read_table(
+            folder / MANIFEST_FILE, MANIFEST_SCHEMA, do=_DO, rows=header.get("faces"), nullable=_NULLABLE
+        )
+        faces = cls(folder, header, manifest.to_pandas())
+        faces._check_values()
+        faces._check_shards()
         return faces
 
     def __len__(self) -> int:
@@ -66,7 +74,8 @@ class Faces:
     @property
     def quarantine(self) -> pd.DataFrame:
         """What was left out and why."""
-        return _read_table(self.path / QUARANTINE_FILE, QUARANTINE_SCHEMA)
+        quarantined: pd.DataFrame = read_table(self.path / QUARANTINE_FILE, QUARANTINE_SCHEMA, do=_DO).to_pandas()
+        return quarantined
 
     def image_bytes(self, index: int) -> memoryview:
         """Return a face's encoded image, a view of the mapped file; ``decode_image`` decodes it."""
@@ -79,30 +88,38 @@ class Faces:
         """Yield faces decoded to RGB, each (H, W, 3) uint8."""
         return (decode_image(self.image_bytes(index)) for index in indices)
 
-    def _check_rows(self) -> None:
-        if len(self) != self.header.get("faces"):
-            raise _wrong(self.path / MANIFEST_FILE, f"{len(self)} rows", f"{self.header.get('faces')!r}")
-        for number in np.unique(self._shard).tolist():
+    def _check_values(self) -> None:
+        """Check ids, codes and places in the manifest."""
+        manifest, file = self.manifest, self.path / MANIFEST_FILE
+        if not manifest["image_id"].is_unique:
+            raise _wrong(file, "an image_id twice", "unique ones")
+        if not manifest["expression"].between(0, NUM_EXPRESSIONS - 1).all():
+            raise _wrong(file, "an expression outside 0 to 7", "codes 0 to 7")
+        shards = self._num_shards()
+        if len(self) and not (self._shard.min() >= 0 and self._shard.max() < shards and self._row.min() >= 0):
+            raise _wrong(file, "a face in no image shard", f"shards 0 to {shards - 1}, rows from 0")
+
+    def _check_shards(self) -> None:
+        last_row = pd.Series(self._row).groupby(self._shard).max()
+        stored = 0
+        for number in range(self._num_shards()):
             path = self.path / shard_name(number)
             try:
-                stored = len(ShardReader(path))
+                images = len(ShardReader(path))
             except (OSError, ValueError, pa.ArrowException) as error:
                 raise _wrong(path, f"no image shard ({error})", "one with images") from None
-            # A shard also holds the images of faces that were dropped after it was written.
-            last = int(self._row[self._shard == number].max())
-            if last >= stored:
-                raise _wrong(path, f"{stored} images", f"{last + 1} or more, as the manifest says")
+            if (needed := int(last_row.get(number, -1)) + 1) > images:
+                raise _wrong(path, f"{images} images", f"{needed} or more, as the manifest says")
+            stored += images
+        # Faces of conflicting labels are dropped when their shard was written already.
+        quarantined = self.header.get("quarantined")
+        dropped = quarantined.get(Reason.CONFLICTING_LABELS, 0) if isinstance(quarantined, dict) else 0
+        if not isinstance(dropped, int) or stored != len(self) + dropped:
+            raise _wrong(self.path, f"{stored} images", f"{len(self)} and {dropped} dropped ones")
 
-
-def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise _wrong(path, f"an unreadable table ({error})", "a Parquet file") from None
-    if not table.schema.equals(schema):
-        raise _wrong(path, f"the columns {', '.join(table.schema.names)}", ", ".join(schema.names))
-    return table.to_pandas()
+    def _num_shards(self) -> int:
+        return sum(name.endswith(SHARD_ENDING) for name in self.header["files"])
 
 
 def _wrong(path: Path, got: str, wanted: str) -> ArtifactError:
-    return ArtifactError(what_got_wanted(str(path), got=got, wanted=wanted, do="run ingest_affectnet again"))
+    return ArtifactError(what_got_wanted(str(path), got=got, wanted=wanted, do=_DO))

@@ -71,7 +71,7 @@ class ShardCheckpoints:
             outcomes = pq.read_table(pa.BufferReader(table))
             if not outcomes.schema.equals(OUTCOME_SCHEMA):
                 raise ValueError("other columns")
-        except (ValueError, KeyError, TypeError, pa.ArrowException, StorageMissingError) as error:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, StorageMissingError) as error:
             images.unlink(missing_ok=True)
             where = f"{self._storage.root}/{self._name(_record(shard))}"
             warn(f"{where}: the kept shard is damaged ({error}); it is done again")

@@ -16,9 +16,13 @@ BATCH_ROWS = 256
 SHARD_BYTES = 256 << 20
 
 
+#: How shards' names end.
+SHARD_ENDING = ".arrow"
+
+
 def shard_name(number: int) -> str:
     """Return a shard's file name, e.g. ``images-00003.arrow``."""
-    return f"images-{number:05d}.arrow"
+    return f"images-{number:05d}{SHARD_ENDING}"
 
 
 class ShardWriter:
@@ -83,6 +87,10 @@ class ShardReader:
         if reader.schema != SCHEMA:
             raise ValueError(f"{path}: columns {reader.schema.names}, wanted {SCHEMA.names}")
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)
+            if batch.column("image").null_count:
+                raise ValueError(f"{path}: rows without an image")
         self._batch_rows = batches[0].num_rows if batches else 1
         if any(batch.num_rows != self._batch_rows for batch in batches[:-1]):
             raise ValueError(f"{path}: record batches of different lengths")

@@ -178,6 +178,8 @@ class FolderSource(Source):
                 raise FaceError(Reason.OUTSIDE_ROOT, _LEAVES)
             try:
                 return _read_file(file)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
             except OSError as error:
                 trouble = error.strerror or str(error)
         raise FaceError(Reason.MISSING, trouble)
@@ -240,7 +242,7 @@ class S3Source(Source):
             if not content:
                 raise FaceError(Reason.ZERO_BYTE, "0 bytes")
             return content
-        raise FaceError(Reason.MISSING, "no such object")
+        raise FaceError(Reason.MISSING, _NO_FILE)
 
 
 def _read_file(file: str) -> bytes:

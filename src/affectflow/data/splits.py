@@ -14,6 +14,7 @@ from affectflow.data.faces import Faces
 from affectflow.data.split_policies import LEFT_OUT, SPLITS, draw_official_splits, draw_splits
 from affectflow.errors import ArtifactError, DataError, what_got_wanted
 from affectflow.labels import EXPRESSIONS, NUM_EXPRESSIONS
+from affectflow.tables import read_table
 
 __all__ = [
     "SPLITS",
@@ -26,6 +27,7 @@ __all__ = [
 Policy = Literal["paper", "official"]
 
 SPLITS_FILE = "splits.parquet"
+_DO = "run split_dataset again"
 _SPLITS_COLUMNS: dict[str, pa.DataType] = {
     "image_id": pa.string(),
     "group": pa.string(),
@@ -110,15 +112,16 @@ def read_splits(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     file = Path(path) / SPLITS_FILE
     header = open_artifact(path, "splits")
-    try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise _wrong(file, f"an unreadable table ({error})", "a Parquet file") from None
-    if not table.schema.equals(SPLITS_SCHEMA):
-        raise _wrong(file, f"the columns {', '.join(table.schema.names)}", ", ".join(SPLITS_SCHEMA.names))
-    if table.num_rows != header.get("faces"):
-        raise _wrong(file, f"{table.num_rows} rows", f"{header.get('faces')!r}")
-    return table.to_pandas(), header
+    table = read_table(file, SPLITS_SCHEMA, do=_DO, rows=header.get("faces")).to_pandas()
+    if not table["expression"].between(0, NUM_EXPRESSIONS - 1).all():
+        raise _wrong(file, "an expression outside 0 to 7", "codes 0 to 7")
+    if not table["split"].isin(SPLITS).all():
+        raise _wrong(file, "a split of another name", ", ".join(SPLITS))
+    if not table["image_id"].is_unique:
+        raise _wrong(file, "an image_id twice", "unique ones")
+    if (table.groupby("group")["split"].nunique() > 1).any():
+        raise _wrong(file, "faces of the same content in two splits", "each group in one")
+    return table, header
 
 
 def check_splits_belong(header: dict[str, Any], faces: Faces) -> None:
@@ -137,4 +140,4 @@ def check_splits_belong(header: dict[str, Any], faces: Faces) -> None:
 
 
 def _wrong(path: Path, got: str, wanted: str) -> ArtifactError:
-    return ArtifactError(what_got_wanted(str(path), got=got, wanted=wanted, do="run split_dataset again"))
+    return ArtifactError(what_got_wanted(str(path), got=got, wanted=wanted, do=_DO))

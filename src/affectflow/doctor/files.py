@@ -59,7 +59,7 @@ def _check_rarest(counts: Counter[int]) -> Iterator[Finding]:
 
 
 def _check_pictures(listing: "Listing") -> Iterator[Finding]:
-    from affectflow.data.crops import decode_image
+    from affectflow.data.crops import decode_picture
     from affectflow.data.quarantine import FaceError, Reason
 
     drawn = random.Random(0).sample(listing.faces, min(_OPENED, len(listing.faces)))  # noqa: S311 - to look at
@@ -67,7 +67,7 @@ def _check_pictures(listing: "Listing") -> Iterator[Finding]:
     broken: list[str] = []
     for face in drawn:
         try:
-            decode_image(listing.source.read(face.folders, face.source_path))
+            decode_picture(listing.source.read(face.folders, face.source_path))
         except FaceError as error:
             (missing if error.reason is Reason.MISSING else broken).append(f"{face.source_path} ({error.detail})")
     if missing:

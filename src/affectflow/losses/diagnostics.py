@@ -10,7 +10,7 @@ from affectflow.losses.weighted_cluster import center_spread
 #: The term counts as off where (S_j + α) / α is above this for every class: its pull is 1/1000 of that at S = 0.
 OFF_RATIO = 1000.0
 #: The features count as collapsed where their scatter is below this share of their mean square length …
-COLLAPSED_SHARE = 1e-3
+COLLAPSED_SHARE = 1e-2
 #: … or where it and every S_j are below this share of α, so that the quotient's denominator is α alone.
 COLLAPSED_ALPHA = 1e-2
 

@@ -17,6 +17,9 @@ from affectflow.models.model import ExpressionModel
 
 WEIGHTS_FILE = "model.safetensors"
 
+#: The widest feature that a model may have.
+MAX_FEATURE_DIM = 65_536
+
 #: The fields of ``model.json`` that :func:`build_from_spec` needs.
 SPEC_FIELDS = ("backbone", "backbone_args", "classes", "feature_dim", "dropout", "activation")
 
@@ -53,6 +56,11 @@ def build_from_spec(spec: Mapping[str, Any]) -> ExpressionModel:
     missing = [field for field in SPEC_FIELDS if field not in spec]
     if missing:
         raise _wrong("model.json", f"no field {missing[0]!r}", f"the fields {', '.join(SPEC_FIELDS)}")
+    for field, kind in (("backbone", str), ("backbone_args", dict), ("classes", list), ("feature_dim", int)):
+        if not isinstance(spec[field], kind):
+            raise _wrong("model.json", f"{field} {spec[field]!r}", f"a {kind.__name__}")
+    if not 1 <= spec["feature_dim"] <= MAX_FEATURE_DIM:
+        raise _wrong("model.json", f"feature_dim {spec['feature_dim']}", f"1 to {MAX_FEATURE_DIM}")
     try:
         return ExpressionModel(
             create_backbone(spec["backbone"], spec["backbone_args"]),
@@ -61,7 +69,7 @@ def build_from_spec(spec: Mapping[str, Any]) -> ExpressionModel:
             dropout=spec["dropout"],
             activation=spec["activation"],
         )
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # timm's models raise almost anything for arguments that they do not take
         raise _wrong("model.json", f"fields that build no model ({error})", "those of fine_tune") from None
 
 

@@ -19,6 +19,8 @@ from affectflow.metrics import (
 from affectflow.metrics.bootstrap import Difference, Interval
 from affectflow.metrics.checks import FloatArray, IntArray
 from affectflow.metrics.significance import McNemar, SeedComparison
+from affectflow.progress import progress
+from affectflow.report.published import LOSSES
 from affectflow.report.runs import ModelRuns, ScoredRun, TestSet, align_runs, group_models
 
 #: Loss → the loss without what it adds, which is what its models are compared with.
@@ -63,12 +65,14 @@ class MetricDifference:
         paired: difference, interval and p-value from the paired bootstrap over test samples.
         p_holm: the p-value corrected over all models that are compared in this metric.
         seeds: comparison seed for seed; None with fewer than two common seeds.
+        seeds_p_holm: its p-value, corrected in the same way.
         verdict: in words.
     """
 
     paired: Difference
     p_holm: float | None
     seeds: SeedComparison | None
+    seeds_p_holm: float | None
     verdict: str
 
 
@@ -117,19 +121,13 @@ def compare(runs: Sequence[ScoredRun], *, resamples: int = 2000, seed: int = 0) 
     """
     test_set, aligned = align_runs(runs)
     models = group_models(aligned)
-    drawn = {
-        model.label: {
-            number: resample_metrics(
-                run.target,
-                run.probability,
-                groups=None if test_set is None else test_set.groups,
-                resamples=resamples,
-                seed=seed,
-            )
-            for number, run in model.finished.items()
-        }
-        for model in models
-    }
+    groups = None if test_set is None else test_set.groups
+    drawn: dict[str, dict[int, Resampled]] = {model.label: {} for model in models}
+    finished = [(model, number, run) for model in models for number, run in model.finished.items()]
+    for model, number, run in progress(finished, total=len(finished), desc="resampling", unit="runs"):
+        drawn[model.label][number] = resample_metrics(
+            run.target, run.probability, groups=groups, resamples=resamples, seed=seed
+        )
     pairs = [(model, baseline) for model in models if (baseline := find_baseline(model, models)) is not None]
     return Comparison(
         test_set=test_set,
@@ -143,8 +141,8 @@ def compare(runs: Sequence[ScoredRun], *, resamples: int = 2000, seed: int = 0) 
 def find_baseline(model: ModelRuns, models: Sequence[ModelRuns]) -> ModelRuns | None:
     """Return the finished model of the same backbone and pre-training with the loss that this one adds to.
 
-    Of several, the one that shares most settings. None for ``softmax``, for a failed model, or where the
-    baseline was not run.
+    Of several, the one of the same block of the tables that shares most settings. None for ``softmax``, for a
+    failed model, or where the baseline was not run.
     """
     run = model.first
     if not model.finished or run.loss == "softmax":
@@ -159,7 +157,9 @@ def find_baseline(model: ModelRuns, models: Sequence[ModelRuns]) -> ModelRuns | 
             == (run.backbone, run.pretrained, loss)
         ]
         if found:
-            return max(found, key=lambda other: _shared_settings(run, other.first))
+            return max(
+                found, key=lambda other: (_same_block(run, other.first), _shared_settings(run, other.first))
+            )
     return None
 
 
@@ -203,11 +203,17 @@ def _compare_pairs(
     for metric in METRICS:
         paired = [ours.difference(theirs, metric, level=LEVEL) for ours, theirs in means]
         corrected = _holm_defined([difference["p_value"] for difference in paired])
-        for row, ((model, baseline), seeds) in enumerate(zip(pairs, common, strict=True)):
+        by_seed = [
+            _by_seed(drawn[model.label], drawn[baseline.label], seeds, metric)
+            for (model, baseline), seeds in zip(pairs, common, strict=True)
+        ]
+        seeds_corrected = _holm_defined([None if test is None else test["p_value"] for test in by_seed])
+        for row in range(len(pairs)):
             table[row][metric] = MetricDifference(
                 paired=paired[row],
                 p_holm=corrected[row],
-                seeds=_by_seed(drawn[model.label], drawn[baseline.label], seeds, metric),
+                seeds=by_seed[row],
+                seeds_p_holm=seeds_corrected[row],
                 verdict=verdict(metric, paired[row], corrected[row]),
             )
     return tuple(
@@ -245,6 +251,13 @@ def _mcnemar(ours: ScoredRun, theirs: ScoredRun) -> McNemar:
 def _holm_defined(p_values: Sequence[float | None]) -> list[float | None]:
     corrected = iter(holm([p for p in p_values if p is not None]))
     return [None if p is None else next(corrected) for p in p_values]
+
+
+def _same_block(run: ScoredRun, other: ScoredRun) -> bool:
+    """Whether two rows differ in their loss alone, which ``backbone_map`` may have hidden."""
+    if run.number is None or other.number is None:
+        return run.number is other.number
+    return (run.number - 1) // len(LOSSES) == (other.number - 1) // len(LOSSES)
 
 
 def _shared_settings(run: ScoredRun, other: ScoredRun) -> int:

@@ -1,5 +1,6 @@
 """What the report says, in order, as sections that HTML and Markdown share."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -99,9 +100,9 @@ def _summary(comparison: Comparison, champion: str) -> Section:
     size = len(test_set.target)
     unit = "samples" if test_set.groups is None else f"{len(np.unique(test_set.groups)):,} groups of samples"
     paragraphs = [
-        f"Test set: {size:,} faces, digest {test_set.digest or 'unknown'}. Intervals hold 95 % of "
+        f"Test set: {size:,} faces, digest {test_set.digest[:16] or 'unknown'}. Intervals hold 95 % of "
         f"{comparison.resamples:,} bootstrap resamples of its {unit} (seed {comparison.seed}): they speak of "
-        f"other test images, not of other trainings. All figures are in %.",
+        f"other test images, not of other trainings. ± is the deviation over seeds. All figures are in %.",
     ]
     paragraphs += [_sentence(pair) for pair in comparison.baselines]
     if not comparison.baselines:
@@ -186,6 +187,8 @@ def _differences(comparison: Comparison) -> Section | None:
         "UAR, in words",
         "Holm's p\n(UAR)",
         "McNemar's p\nby seed",
+        "UAR over seeds,\nin pairs",
+        "Holm's p\n(seeds)",
         *(COLUMNS[name] for name in _UAR_FIRST),
     ]
     rows = []
@@ -200,14 +203,17 @@ def _differences(comparison: Comparison) -> Section | None:
                 Cell(uar.verdict, _tone(uar)),
                 _p_text(uar.p_holm),
                 tests or "no common seed",
+                _seeds_change(uar),
+                "–" if uar.seeds is None else _p_text(uar.seeds_p_holm),
                 *cells,
             ]
         )
     paragraphs = [
         "Difference to the model of the same backbone and pre-training whose loss lacks the added part, in points "
         "of %, from resamples that both share. With one seed it speaks of two trained networks, not yet of two "
-        "losses; over several seeds it is the mean, and the seeds are compared in pairs above. Colour marks a "
-        "difference whose interval leaves out 0 and that stays after Holm's correction over the column."
+        "losses; over several seeds it is the mean, and a paired t-test over the seeds says whether other seeds "
+        "could turn it. Colour marks a difference whose interval leaves out 0 and that stays after Holm's "
+        "correction over the column."
     ]
     return Section("Differences to the baseline", paragraphs, Table(header, rows, text_columns=3))
 
@@ -319,7 +325,7 @@ def _runs(comparison: Comparison) -> Section:
             run.name,
             scored.model.label,
             str(run.seed),
-            Cell(run.status if run.status == FINISHED else f"failed\n{run.reason}", _STATUS_TONES[run.status]),
+            Cell("\n".join([run.status, *textwrap.wrap(run.reason, 60)]), _STATUS_TONES[run.status]),
             run.run_id,
         ]
         for scored in comparison.models
@@ -363,6 +369,15 @@ def _change(difference: MetricDifference, between: str = " ") -> str:
     if paired["difference"] is None or paired["low"] is None or paired["high"] is None:
         return "not defined"
     return f"{100 * paired['difference']:+.1f}{between}[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+
+
+def _seeds_change(difference: MetricDifference) -> str:
+    seeds = difference.seeds
+    if seeds is None:
+        return "–"
+    if seeds["low"] is None or seeds["high"] is None:
+        return f"{100 * seeds['difference']:+.1f}\nin each of {seeds['n']}"
+    return f"{100 * seeds['difference']:+.1f}\n[{100 * seeds['low']:+.1f}, {100 * seeds['high']:+.1f}]"
 
 
 def _tone(difference: MetricDifference) -> str:

@@ -145,6 +145,7 @@ def _pair_fields(pair: BaselineComparison) -> dict[str, Any]:
                 **difference.paired,
                 "p_holm": difference.p_holm,
                 "by_seed": difference.seeds,
+                "by_seed_p_holm": difference.seeds_p_holm,
                 "verdict": difference.verdict,
             }
             for name, difference in pair.differences.items()

@@ -1,7 +1,9 @@
 """Checkpoints: what a stopped training run goes on from."""
 
+import contextlib
 import hashlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,6 +93,22 @@ class CheckpointStore:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def readable_checkpoint() -> Iterator[None]:
+    """Turn what damaged or foreign entries of a checkpoint raise into one line."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            what_got_wanted(
+                "the checkpoint",
+                got=f"entries that do not fit ({type(error).__name__}: {error})",
+                wanted="those of this run",
+                do="delete it to train from the start, or pass another --checkpoint-dir",
+            )
+        ) from None
 
 
 def check_fits(what: str, module: nn.Module, state: dict[str, Tensor]) -> None:

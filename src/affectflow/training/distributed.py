@@ -1,4 +1,7 @@
-"""Data-parallel training: the processes of one step on one machine, and what they share.
+"""Data-parallel training: the processes of one step, and what they share.
+
+A step starts its processes itself, on its own machine (:func:`in_processes`), or ``torchrun`` has started it once
+for each process, on several machines perhaps; see :func:`launched`.
 
 Each process holds the whole model and sees its share of every batch. Gradients are averaged by
 DistributedDataParallel, and the losses sum over all processes, so the result is that of one process with the
@@ -10,7 +13,8 @@ import datetime
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import cast
@@ -42,15 +46,16 @@ def count_processes(wanted: int, *, batch_size: int) -> int:
     """Return how many processes train.
 
     Args:
-        wanted: their number; 0 for one a GPU, or one where there is none.
+        wanted: their number; 0 for one a GPU, or one where there is none. Where torchrun has started them, that
+            decides.
         batch_size: images a step, over all processes.
 
     Raises:
         SettingsError: there are fewer GPUs, or the batch cannot be divided evenly.
     """
     gpus = torch.cuda.device_count()
-    count = wanted or max(1, gpus)
-    if 0 < gpus < count:
+    count = int(os.environ["WORLD_SIZE"]) if launched() else wanted or max(1, gpus)
+    if not launched() and 0 < gpus < count:
         raise SettingsError(
             what_got_wanted("--processes", got=str(count), wanted=f"{gpus} or fewer, one a GPU", do="lower it")
         )
@@ -69,7 +74,7 @@ def count_processes(wanted: int, *, batch_size: int) -> int:
 def in_processes(count: int, function: Callable[[], None]) -> None:
     """Call ``function`` in ``count`` new processes that find each other on loopback; with 1, call it here.
 
-    The first that fails ends them all. They end with this process, too.
+    The first that fails ends them all. They end with this process, too. SIGTERM is passed on to them.
 
     Args:
         count: of processes.
@@ -78,6 +83,9 @@ def in_processes(count: int, function: Callable[[], None]) -> None:
     Raises:
         AffectflowError: of any process, as it was raised there; a TrainingError where one was killed.
     """
+    if launched():
+        _work_in_this_process(function)
+        return
     if count == 1:
         function()
         return
@@ -86,6 +94,9 @@ def in_processes(count: int, function: Callable[[], None]) -> None:
     workers = start_processes(  # type: ignore[no-untyped-call]
         _work, (count, store.port, function, errors), nprocs=count, join=False, start_method="spawn"
     )
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in workers.processes])
     try:
         while not workers.join(grace_period=_GRACE):
             pass
@@ -103,9 +114,16 @@ def in_processes(count: int, function: Callable[[], None]) -> None:
             ) from None
         raise
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         for process in workers.processes:
             if process.is_alive():
                 process.terminate()
+
+
+def launched() -> bool:
+    """Return whether ``torchrun`` has started this process as one of several, on one machine or more."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def rank() -> int:
@@ -121,7 +139,8 @@ def num_processes() -> int:
 def training_device() -> torch.device:
     """Return this process's GPU where there are some, else the CPU."""
     device = best_device()
-    return torch.device(device.type, rank()) if device.type == "cuda" else device
+    number = int(os.environ["LOCAL_RANK"]) if launched() else rank()
+    return torch.device(device.type, number) if device.type == "cuda" else device
 
 
 def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) -> nn.Module:
@@ -138,7 +157,7 @@ def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) 
     model.train()
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         if device.type == "cuda":
-            convert_sync_batchnorm(model)
+            share_batchnorm(model)
         else:
             shares_batchnorm = True
             warn(
@@ -150,6 +169,17 @@ def parallel(model: nn.Module, device: torch.device, *, compiled: bool = False) 
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=shares_batchnorm,
     )
+
+
+def share_batchnorm(model: nn.Module) -> None:
+    """Let a model's BatchNorm layers, in place, take the statistics of a training step over all processes.
+
+    Layers that keep their statistics go on keeping them, and entries keep their names.
+    """
+    training = {name: module.training for name, module in model.named_modules()}
+    convert_sync_batchnorm(model)
+    for name, module in model.named_modules():
+        module.training = training.get(name, True)
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -194,22 +224,10 @@ def _work(
     function: Callable[[], None],
     errors: "multiprocessing.SimpleQueue[AffectflowError]",
 ) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # MLflow's run ends as failed
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank)
-        backend = "cpu:gloo,cuda:nccl"
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # The server of the loaders' workers imports what they need while the network is built.
-    forkserver.set_forkserver_preload([_LOADING])
-    forkserver.ensure_running()
-    with contextlib.ExitStack() as stack:
-        if rank > 0:
-            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
+    backend = _prepare(rank, count)
+    with _silent_unless_first(rank):
         store = TCPStore(_LOOPBACK, port, is_master=False)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
         try:
@@ -218,3 +236,35 @@ def _work(
             errors.put(error)
             raise SystemExit(USER_ERROR) from None
         dist.destroy_process_group()
+
+
+def _work_in_this_process(function: Callable[[], None]) -> None:
+    """Call ``function`` as the process that ``torchrun`` made this one; its environment names the others."""
+    backend = _prepare(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+    with _silent_unless_first(int(os.environ["RANK"])):
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+        function()
+        dist.destroy_process_group()
+
+
+def _prepare(number: int, count: int) -> str:
+    """Make this process the one of this number of ``count`` on this machine; return the backend of its group."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # MLflow's run ends as failed
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    # The server of the loaders' workers imports what they need while the network is built.
+    forkserver.set_forkserver_preload([_LOADING])
+    forkserver.ensure_running()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number)
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
+
+
+@contextlib.contextmanager
+def _silent_unless_first(rank: int) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        if rank > 0:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield

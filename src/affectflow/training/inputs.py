@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from affectflow.artifacts import artifact_digest, samples_digest
 from affectflow.data.faces import Faces
-from affectflow.data.splits import check_splits_belong, read_splits
+from affectflow.data.splits import SPLITS, check_splits_belong, read_splits
+from affectflow.errors import ArtifactError, what_got_wanted
 from affectflow.labels import NUM_EXPRESSIONS
 
 
@@ -70,6 +71,14 @@ def open_inputs(faces: str | Path, splits: str | Path) -> Inputs:
     check_splits_belong(header, dataset)
     row_of = {image_id: row for row, image_id in enumerate(dataset.manifest["image_id"])}
     drawn = table.assign(row=table["image_id"].map(row_of)).sort_values("row")
+    got = ""
+    if drawn["row"].isna().any():
+        got = f"{int(drawn['row'].isna().sum())} faces that the dataset does not have"
+    elif absent := [name for name in SPLITS if name not in set(drawn["split"])]:
+        got = f"no face in {', '.join(absent)}"
+    if got:
+        wanted = "faces of this dataset in train, val and test"
+        raise ArtifactError(what_got_wanted(str(splits), got=got, wanted=wanted, do="run split_dataset again"))
     return Inputs(
         faces=dataset,
         splits={

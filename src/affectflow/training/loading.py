@@ -6,7 +6,9 @@ where a stopped run went on.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import parent_process
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,15 +182,32 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
         order: ``batch_sampler``, or ``batch_size`` and ``sampler``, as torch's DataLoader takes them.
     """
     cores = os.cpu_count() or 1
+    served = num_processes() > 1
     return DataLoader(
         dataset,
         num_workers=workers or min(max(1, cores // num_processes()), _MAX_WORKERS),
-        multiprocessing_context="forkserver" if num_processes() > 1 else None,
+        multiprocessing_context="forkserver" if served else None,
+        worker_init_fn=_end_with_parent if served else None,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,
         **order,
     )
+
+
+def _end_with_parent(_worker: int) -> None:
+    """Let a worker end when the process that it decodes for is killed.
+
+    A worker notices by itself only the end of the fork server, which in turn waits for its workers.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.join,), daemon=True).start()
+
+
+def _exit_after(wait: Callable[[], None]) -> None:
+    wait()
+    os._exit(1)
 
 
 def _collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +12,19 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 
-from affectflow.errors import DataError, TrainingError, what_got_wanted
+from affectflow.errors import DataError, StoppedError, TrainingError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
 from affectflow.losses import ClassStatistics, JointLoss
 from affectflow.metrics import accuracy, f1_macro, uar
 from affectflow.models import ExpressionModel
 from affectflow.progress import progress, say
 from affectflow.training.centers import center_columns, centers_of, forget_limited_steps
-from affectflow.training.checkpoints import CheckpointStore, check_fits
+from affectflow.training.checkpoints import CheckpointStore, check_fits, readable_checkpoint
 from affectflow.training.distributed import broadcast_buffers, gather, join_outputs, parallel, rank
 from affectflow.training.inference import Normalise, autocast, run_model
 from affectflow.training.loading import EpochBatches, Sample
 from affectflow.training.recipe import SELECTIONS, Recipe
+from affectflow.training.stopping import StopWatch
 from affectflow.training.watch import GRADIENT_NORM, StepWatch, all_finite
 
 #: A row of the history: numbers by name, and ``cluster_state``.
@@ -44,6 +45,17 @@ class _Progress:
     history: list[Row] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def check(self, epochs: int, batches: int) -> None:
+        """Raise ``ValueError`` where a checkpoint says what no run of so many epochs and batches can have been."""
+        if not (0 <= self.epoch <= epochs and 0 <= self.batches_done < batches):
+            raise ValueError(f"epoch {self.epoch!r}, batch {self.batches_done!r}")
+        if not (len(self.history) == self.epoch and -1 <= self.best_epoch < self.epoch):
+            raise ValueError(f"{len(self.history)} rows of history after epoch {self.epoch!r}")
+        if not all(isinstance(row, dict) and "cluster_state" in row for row in self.history):
+            raise ValueError("a row of history without columns")
+        if self.epoch and not (self.best_epoch >= 0 and self.best_weights):
+            raise ValueError("no weights of the best epoch")
 
 
 class Trainer:
@@ -96,6 +108,7 @@ class Trainer:
         self.lambda_ = loss.lambda_
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.watch = StepWatch(precision=recipe.precision, keeps_checkpoints=checkpoints is not None)
+        self.stop = StopWatch()
         self.progress = _Progress()
 
     def fit(self) -> list[Row]:
@@ -107,12 +120,17 @@ class Trainer:
             ``val_f1_macro``, and what the centers did.
 
         Raises:
+            StoppedError: SIGTERM came; a checkpoint of the last whole step is kept.
             TrainingError: the loss or the gradient is no longer finite, or the features collapsed and the recipe
                 stops there. The last good checkpoint is kept.
             CheckpointError: the checkpoint is of another model, loss or version.
             DataError: centers shall start at class means, and a class has no training face.
         """
         torch.manual_seed(self.recipe.seed + rank())
+        with self.stop.watching():
+            return self._fit()
+
+    def _fit(self) -> list[Row]:
         if not self._resume() and self.loss.needs_class_means:
             self._start_centers_at_class_means()
         self._stop_if_collapsed()
@@ -126,6 +144,8 @@ class Trainer:
             row = self._finish_epoch()
             self.on_epoch(row, rate)
             self._stop_if_collapsed()
+            if self.progress.epoch < self.recipe.epochs:
+                self._stop_if_asked()
         self.model.load_state_dict(self.progress.best_weights)
         return self.progress.history
 
@@ -144,7 +164,7 @@ class Trainer:
         self.loss.train()
         left = len(self.batches) - state.batches_done
         desc = f"epoch {state.epoch + 1}/{self.recipe.epochs}"
-        for images, target in progress(self.train_loader, total=left, desc=desc, unit="batches"):
+        for images, target in self._batches_of(progress(self.train_loader, total=left, desc=desc, unit="batches")):
             share = self.recipe.lambda_share_at(state.epoch, state.batches_done, len(self.batches))
             self.loss.lambda_ = share * self.lambda_
             values = self._train_step(images, target)
@@ -155,8 +175,19 @@ class Trainer:
             every = self.recipe.checkpoint_every
             if every and state.batches_done % every == 0 and state.batches_done < len(self.batches):
                 self._save()
+            if state.batches_done < len(self.batches):
+                self._stop_if_asked()
         self.watch.look()
         return left * self.batches.batch_size
+
+    def _batches_of(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield batches; SIGTERM may end the loader's processes first, where it is sent to all of them."""
+        try:
+            yield from loader
+        except RuntimeError:
+            if not self.stop.told:
+                raise
+            self._stop_if_asked()
 
     @property
     def _steps_done(self) -> int:
@@ -227,6 +258,23 @@ class Trainer:
         self._save()
         return row
 
+    def _stop_if_asked(self) -> None:
+        """After SIGTERM, keep a checkpoint of this step and stop."""
+        if not self.stop.asked():
+            return
+        if self.progress.batches_done:  # at the end of an epoch it was kept already
+            self._save()
+        raise StoppedError(
+            what_got_wanted(
+                f"step {self._steps_done:,}",
+                got="SIGTERM",
+                wanted="to train on",
+                do="run again to go on from here"
+                if self.checkpoints
+                else "run again from the start; with --checkpoint-dir it would go on from here",
+            )
+        )
+
     def _stop_if_collapsed(self) -> None:
         history = self.progress.history
         if self.recipe.stop_on_collapse and history and history[-1]["cluster_state"] == "collapsed":
@@ -295,9 +343,18 @@ class Trainer:
         saved = self.checkpoints.load() if self.checkpoints else None
         if saved is None:
             return False
+        with readable_checkpoint():
+            self._restore(saved)
+        say(f"going on after step {self._steps_done:,} of an earlier start")
+        if self.progress.history:
+            self.on_epoch(self.progress.history[-1], None)
+        return True
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         check_fits("model", self.model, saved["model"])
         check_fits("loss", self.loss, saved["loss"])
         self.progress = _Progress(**saved["progress"])
+        self.progress.check(self.recipe.epochs, len(self.batches))
         self.model.load_state_dict(saved["model"])
         self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -308,7 +365,3 @@ class Trainer:
         if self.device.type == "cuda" and rank() < len(random.get("cuda", ())):
             torch.cuda.set_rng_state(random["cuda"][rank()], self.device)
         self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
-        say(f"going on after step {self._steps_done:,} of an earlier start")
-        if self.progress.history:
-            self.on_epoch(self.progress.history[-1], None)
-        return True

@@ -121,7 +121,7 @@ def _read_array(source: Source, folder: str, file: str) -> NDArray[np.generic] |
         array: NDArray[np.generic] = np.lib.format.read_array(
             io.BytesIO(source.read((folder,), file)), allow_pickle=False
         )
-    except (FaceError, ValueError, EOFError):
+    except Exception:  # a broken file raises almost anything
         return None
     return array
 
@@ -130,7 +130,10 @@ def _text(array: NDArray[np.generic] | None) -> str:
     """Return the one value of an array as text; what holds none or several becomes a text that is no number."""
     if array is None or array.size != 1:
         return "no value" if array is None or array.size == 0 else f"{array.size} values"
-    value = array.reshape(()).item()
+    try:
+        value = array.reshape(()).item()
+    except (SystemError, ValueError):  # characters that no text has
+        return "no text"
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

@@ -134,7 +134,7 @@ def traps() -> list[Trap]:
         for number, (name, box, reason) in enumerate(boxes)
     ]
     found += [Trap(path, line(path), None, reason) for path, reason in paths]
-    found += [Trap(name, row, encoded(pixels(40)), reason) for name, row, reason in rows]
+    found += [Trap(f"{name}.jpg", row, encoded(pixels(40)), reason) for name, row, reason in rows]
     return found
 
 
@@ -149,3 +149,28 @@ def write_traps(root: Path) -> list[Trap]:
     put(root, "v/v.jpg", encoded(pixels(5)))
     write_manual(root, [trap.row for trap in found])
     return found
+
+
+def write_npy_face(root: Path, split: str, face: str, *, data: bytes | None, **annotations: object) -> None:
+    """Write a face of layout npy; annotations by kind (exp, val, aro, lnd), bytes as they are."""
+    for folder in ("images", "annotations"):
+        (root / split / folder).mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        (root / split / "images" / f"{face}.jpg").write_bytes(data)
+    for kind, value in annotations.items():
+        file = root / split / "annotations" / f"{face}_{kind}.npy"
+        if type(value) is bytes:
+            file.write_bytes(value)
+        else:
+            np.save(file, np.asarray(value), allow_pickle=True)
+
+
+def write_npy(root: Path, *, faces: int = 3) -> Path:
+    """Write a small tree of layout npy, whose expressions are 0, 1, 2, … in both sets."""
+    for split in ("train_set", "val_set"):
+        for number in range(faces):
+            write_npy_face(
+                root, split, str(number), data=encoded(pixels(number + 100 * (split == "val_set"))),
+                exp=str(number % 8), val=0.25, aro="-0.5", lnd=np.zeros(136),
+            )  # fmt: skip
+    return root

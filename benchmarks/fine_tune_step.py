@@ -1,0 +1,274 @@
+"""Images a second of our training step, beside the loop that one writes down with torchvision and timm.
+
+Both sides train SE-ResNet-50 with a new head at 224 px, batch 36, Stages 1 to 3 frozen, from the same JPEG bytes
+with as many loading processes. The stock loop: ImageFolder with Pillow, float32, NCHW, plain SGD, weighted
+cross-entropy. Ours: the step ``fine_tune`` itself with its joint loss, in float32 and in bfloat16, and with the
+batches in memory already. A turn begins with a step that does not count, and ends before the loaders run dry.
+
+    python -m benchmarks.fine_tune_step --json out.json [--quick]
+"""
+
+import functools
+import inspect
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from affectflow.data.class_weights import read_class_weights
+from affectflow.models import IMAGENET, freeze_stages
+from affectflow.steps import check_settings
+from affectflow.training.distributed import training_device
+from affectflow.training.inputs import Inputs, open_inputs
+from affectflow.training.loop import Trainer
+from benchmarks.measure import Report, Turn, in_turns, main
+from benchmarks.pictures import make_dataset
+from components.fine_tune.build import build_joint_loss, build_network, build_trainer
+from components.fine_tune.component import fine_tune
+from components.fine_tune.settings import Settings
+
+BACKBONE, IMAGE_SIZE, BATCH_SIZE, FROZEN_STAGES, WORKERS = "legacy_seresnet50", 224, 36, 3, 2
+#: Steps of a turn before those that count, and what loaders have ready ahead of a step.
+WARM_UP, AHEAD = 1, 2 * WORKERS
+PEAK_SIDE = 4096
+
+#: A training loop: calls back after every step.
+Loop = Callable[[Callable[[], None]], None]
+
+
+def measure(report: Report) -> None:
+    """Time all sides in turns."""
+    steps, rounds = (2, 2) if report.quick else (4, 5)
+    device = training_device()
+    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder:
+        root = Path(folder)
+        # Of every expression one face validates and one tests; the others train.
+        make_dataset(root, (WARM_UP + steps + AHEAD) * BATCH_SIZE + 16, held_out=1)
+        inputs = open_inputs(root / "faces", root / "splits")
+        weights, _ = read_class_weights(root / "class_weights")
+        make = functools.partial(our_trainer, inputs, weights, device)
+        loops: dict[str, Loop] = {
+            "stock": stock_loop(root / "folder", weights, device),
+            "ours_float32": ours(make(precision="float32")),
+            "ours_bfloat16": ours(make(precision="bfloat16")),
+            "in_memory_float32": ours_in_memory(make(precision="float32")),
+            "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16")),
+        }
+        sides = {name: timed_steps(loop, steps, device) for name, loop in loops.items()}
+        sides |= {f"peak_{name}": peak(dtype, device) for name, dtype in PEAKS.items()}
+        seconds = in_turns(sides, rounds=rounds, warm_up=False)
+    flops = flops_of_a_step(device)
+    rates = {name: steps * BATCH_SIZE / sorted(turns)[len(turns) // 2] for name, turns in seconds.items()}
+    report.figures |= {
+        "images_per_second": {name: rate for name, rate in rates.items() if not name.startswith("peak")},
+        "peak_flops_per_second": {
+            name: 2 * PEAK_SIDE**3 / sorted(seconds[f"peak_{name}"])[rounds // 2] for name in PEAKS
+        },
+        "flops_of_a_step": flops,
+        "seconds": seconds,
+    }
+    fast = bfloat16_is_fast(report.figures["peak_flops_per_second"])
+    for name, bar in (("bfloat16", 2.1 if fast else None), ("float32", 1.4)):
+        report.add_ratio(
+            f"step_{name}",
+            f"training in {name} end to end, beside the stock loop",
+            seconds["stock"],
+            seconds[f"ours_{name}"],
+            at_least=bar,
+            note=f"{rates[f'ours_{name}']:.3g} beside {rates['stock']:.3g} images/s",
+        )
+    for name in PEAKS:
+        report.add_ratio(
+            f"end_to_end_{name}",
+            f"training in {name} end to end, as a share of the rate on batches in memory",
+            seconds[f"in_memory_{name}"],
+            seconds[f"ours_{name}"],
+            at_least=0.95,
+            note=f"{rates[f'in_memory_{name}']:.3g} images/s in memory",
+        )
+    for name in PEAKS:
+        least = [flops * steps / (2 * PEAK_SIDE**3) * turn for turn in seconds[f"peak_{name}"]]
+        report.add_ratio(
+            f"of_peak_{name}",
+            f"FLOP/s of a step in {name}, as a share of the matrix product's peak",
+            least,
+            seconds[f"ours_{name}"],
+            unit="",
+            at_least=0.5 if name == "bfloat16" and fast else None,
+            note=f"peak {report.figures['peak_flops_per_second'][name] / 1e9:,.0f} GFLOP/s",
+        )
+
+
+PEAKS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def bfloat16_is_fast(peaks: dict[str, float]) -> bool:
+    """Return whether the device multiplies bfloat16 matrices clearly faster than float32's."""
+    return peaks["bfloat16"] > 1.5 * peaks["float32"]
+
+
+class _EnoughStepsError(Exception):
+    """Ends a loop in the middle of an epoch."""
+
+
+def timed_steps(loop: Loop, steps: int, device: torch.device) -> Turn:
+    """Return a turn that runs a loop and counts the seconds of ``steps`` steps after the warm-up's."""
+
+    def turn() -> float:
+        stamps: list[float] = []
+
+        def after_step() -> None:
+            if len(stamps) in (WARM_UP - 1, WARM_UP + steps - 1) and device.type == "cuda":
+                torch.cuda.synchronize(device)
+            stamps.append(time.perf_counter())
+            if len(stamps) == WARM_UP + steps:
+                raise _EnoughStepsError
+
+        try:
+            loop(after_step)
+        except _EnoughStepsError:
+            return stamps[-1] - stamps[WARM_UP - 1]
+        raise SystemExit("the loop ended before the turn's last step: too few pictures")
+
+    return turn
+
+
+def stock_loop(folder: Path, class_weights: list[float], device: torch.device) -> Loop:
+    """Return the loop that one writes down: torchvision's folder and transforms, timm's model, SGD."""
+    means, deviations = ([value / 255 for value in values] for values in (IMAGENET.mean, IMAGENET.std))
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(IMAGE_SIZE, scale=(0.7, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(means, deviations),
+        ]
+    )
+    loader = DataLoader(
+        ImageFolder(str(folder), transform),
+        BATCH_SIZE,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    model = stock_model().to(device)
+    criterion = nn.CrossEntropyLoss(torch.tensor(class_weights)).to(device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9, weight_decay=5e-4)
+
+    def loop(after_step: Callable[[], None]) -> None:
+        running = 0.0
+        for images, target in loader:
+            images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
+            optimizer.zero_grad()
+            loss = criterion(model(images), target)
+            loss.backward()
+            optimizer.step()
+            running += loss.item()
+            after_step()
+
+    return loop
+
+
+def stock_model() -> nn.Module:
+    """Return the network in training mode, its frozen stages without gradient and in evaluation mode."""
+    backbone = timm.create_model(BACKBONE, num_classes=0, drop_rate=0.0)
+    model = nn.Sequential(backbone, nn.Linear(2048, 512), nn.ReLU(), nn.Linear(512, 8)).train()
+    for name in freeze_stages(backbone, FROZEN_STAGES).batch_norms:
+        backbone.get_submodule(name).eval()
+    return model
+
+
+def our_trainer(inputs: Inputs, class_weights: list[float], device: torch.device, **changes: Any) -> Trainer:
+    """Build what ``fine_tune`` trains with, from its own defaults."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(fine_tune.python_func).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    settings = {"freeze_stages": FROZEN_STAGES, "workers": WORKERS, "epochs": 1, **changes}
+    chosen = check_settings(Settings, **{**defaults, **settings})
+    return build_trainer(
+        chosen,
+        inputs,
+        build_network(chosen),
+        build_joint_loss(chosen, class_weights),
+        device=device,
+        run_key="benchmark",
+        on_epoch=lambda row, rate: None,
+    )
+
+
+def ours(trainer: Trainer) -> Loop:
+    """Return our loop, as it runs in the step."""
+    step = trainer._train_step
+
+    def loop(after_step: Callable[[], None]) -> None:
+        def stepped(images: Tensor, target: Tensor) -> dict[str, Tensor]:
+            values = step(images, target)
+            after_step()
+            return values
+
+        trainer._train_step = stepped  # type: ignore[method-assign]
+        trainer._train_epoch()
+
+    return loop
+
+
+def ours_in_memory(trainer: Trainer) -> Loop:
+    """Return our step on batches that are on the device already."""
+    kept = [
+        (images.to(trainer.device), target.to(trainer.device))
+        for images, target in itertools.islice(trainer.train_loader, 2)
+    ]
+
+    def loop(after_step: Callable[[], None]) -> None:
+        trainer.model.train()
+        trainer.loss.train()
+        batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(kept)
+        for images, target in batches:
+            trainer._train_step(images, target)
+            after_step()
+
+    return loop
+
+
+def peak(dtype: torch.dtype, device: torch.device) -> Turn:
+    """Return a turn that multiplies two large matrices: the most that the device does."""
+    left, right = (torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype) for _ in range(2))
+
+    def turn() -> float:
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            left @ right
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - begun)
+        return min(seconds)
+
+    return turn
+
+
+def flops_of_a_step(device: torch.device) -> float:
+    """Return the floating-point operations of convolutions and matrix products in a step of the stock loop."""
+    model = stock_model().to(device)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)).sum().backward()
+    return counter.get_total_flops() / 2 * BATCH_SIZE
+
+
+if __name__ == "__main__":
+    sys.exit(main("fine_tune_step", __doc__, measure))
