@@ -23,6 +23,7 @@ _GROUPS = {
     "evaluate": "how models are scored",
     "compare": "the comparison",
     "plan": "which models are trained",
+    "pod": "what the training asks of the cluster",
 }
 
 _TYPES = {"Integer": int, "Float": float, "String": str}

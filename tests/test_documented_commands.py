@@ -55,11 +55,11 @@ class Reader:
         before: dict[Path, str | None] = {}
         try:
             for fence in fences(page):
-                if fence.reason:
+                if fence.reason and not fence.dry:
                     continue
                 if fence.language in RUN_LANGUAGES:
                     for command in fence.commands():
-                        self.run(command)
+                        self.run(f"{command} --dry-run" if fence.dry else command)
                 elif fence.title:
                     file = self.project / fence.title
                     before.setdefault(file, file.read_text(encoding="utf-8") if file.exists() else None)
