@@ -1,7 +1,7 @@
 """Starts steps' commands in milliseconds: a process that has torch and all steps loaded forks for each of them.
 
-A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of its
-own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's executor.
+A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of
+its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's executor.
 """
 
 import json
@@ -153,7 +153,7 @@ def _serve() -> None:
 
 
 def _fork_processes_that_train_together() -> None:
-    """Let them be forked, and load their images themselves: a new interpreter takes 10 s of a core to load torch."""
+    """Let them be forked, and load their images themselves: a new interpreter takes 10 s to load torch."""
     from multiprocessing import forkserver
 
     from affectflow.training import distributed, loading

@@ -1,4 +1,4 @@
-"""A real MLflow server that goes away, is slow, or answers 403 or 500: nothing is lost, and nothing is there twice."""
+"""A real MLflow server that goes away, is slow, or answers 403 or 500: nothing is lost, nothing is there twice."""
 
 import time
 from collections.abc import Iterator
@@ -128,7 +128,7 @@ def test_strict_tracking_makes_an_outage_an_error(
     from mlflow.exceptions import MlflowException
 
     monkeypatch.setenv("AFFECTFLOW_TRACKING", "strict")
-    with (  # noqa: PT012
+    with (
         pytest.raises((TrackingError, MlflowException)),
         model_run(name="m", row_key="strict", tags={}, journal=str(tmp_path)) as run,
     ):

@@ -1,4 +1,4 @@
-"""A full disk at any write, and too little memory: one line, exit code 2, and what was there before is untouched."""
+"""A full disk at any write, and too little memory: one line, exit code 2, and what was there is untouched."""
 
 import os
 import random
@@ -118,7 +118,7 @@ def test_files_are_synced_before_they_get_their_names(tmp_path: Path, monkeypatc
     sync, rename = os.fsync, Path.rename
 
     def note_sync(descriptor: int) -> None:
-        calls.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        calls.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
         sync(descriptor)
 
     def note_rename(self: Path, target: Path) -> Path:
@@ -170,7 +170,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "splits")])
     assert len(list(tmp_path.glob(".splits.*.partial"))) == 1
-    with new_artifact(tmp_path / "splits", "splits", {}):
-        with new_artifact(tmp_path / "splits", "splits", {}):  # another writer that lives keeps its folder
-            assert len(list(tmp_path.glob(".splits.*.partial"))) == 2
+    with (
+        new_artifact(tmp_path / "splits", "splits", {}),
+        new_artifact(tmp_path / "splits", "splits", {}),  # another writer that lives keeps its folder
+    ):
+        assert len(list(tmp_path.glob(".splits.*.partial"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["splits"]
