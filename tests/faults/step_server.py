@@ -1,7 +1,8 @@
 """Starts steps' commands in milliseconds: a process that has torch and all steps loaded forks for each of them.
 
-A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of
-its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's executor.
+A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session
+of its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's
+executor.
 """
 
 import json
