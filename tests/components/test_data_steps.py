@@ -84,8 +84,10 @@ def test_official_splits_test_on_the_validation_list_and_leave_out_its_copies(tm
         put(tmp_path / "root", f"1/{number}.png", encoded(pixels(number), "PNG"))
         (validation if number % 10 == 0 else rows).append(line(f"1/{number}.png", number // 10))
     put(tmp_path / "root", "1/copy.png", encoded(pixels(10), "PNG"))
-    root = write_manual(tmp_path / "root", [*rows, line("1/copy.png", 1)], validation)
+    # A copy of a test face in the training list, and a row of the validation list word for word.
+    root = write_manual(tmp_path / "root", [*rows, line("1/copy.png", 1), validation[2]], validation)
     header = ingest(tmp_path, source=str(root))
+    assert header["repeated_rows"] == 1
     assert header["held_out_lists"] == ["Manually_Annotated_file_lists/validation.csv"]
     header = split(tmp_path / "faces", tmp_path, policy="official", val_per_class=2)
     assert header["policy"] == "official"
