@@ -204,7 +204,7 @@ def test_bad_settings_and_sources_are_one_line_and_leave_nothing(
 
 
 def test_a_split_that_does_not_fit_leaves_nothing(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at most 5 for each"):
+    with pytest.raises(DataError, match="--val-per-class and --test-per-class 5 or less"):
         split(made / "faces", tmp_path, val_per_class=500, test_per_class=500)
     with pytest.raises(SettingsError, match="--test-per-class"):
         split(made / "faces", tmp_path, test_per_class=0)
