@@ -1,5 +1,7 @@
 """The layouts: what they recognise, what they yield, and what they refuse in one line."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from affectflow.data.layouts.base import ListedFace, Row
 from affectflow.data.layouts.manual import IMAGES, LISTS
 from affectflow.data.listing import list_faces
 from affectflow.data.sources import open_source
-from affectflow.errors import DataError, SettingsError
+from affectflow.errors import DataError, SettingsError, StorageError
 
 
 def read(root: Path, layout: str) -> list[Row]:
@@ -207,6 +209,21 @@ def test_folder_reports_pictures_of_unknown_classes_and_linked_folders(tmp_path:
         ("ahegao/b.jpg", "bad_label"),
         ("happy/more", "outside_root"),
     }
+
+
+def test_folder_stops_at_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folders(tmp_path / "root", "happy/a.jpg", "happy/deep/b.jpg")
+    scandir = os.scandir
+
+    def closed(path: str) -> object:  # the tests may run as root, to whom every folder is open
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(StorageError) as error:
+        list_faces(root)
+    one_line(error, "happy/deep", "Permission denied")
 
 
 def test_folder_refuses_trees_without_classes_or_pictures(tmp_path: Path) -> None:
