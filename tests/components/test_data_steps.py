@@ -105,6 +105,13 @@ def test_official_splits_test_on_the_validation_list_and_leave_out_its_copies(tm
     assert "1 faces with the content of a test face are left out" in (tmp_path / "splits.md").read_text()
 
 
+def test_splits_do_not_depend_on_how_faces_are_cut_and_stored(made: Path, tmp_path: Path) -> None:
+    ingest(tmp_path, face_size=48, margin=0.3, image_format="jpeg")
+    split(tmp_path / "faces", tmp_path)
+    other, table = read_splits(tmp_path / "splits")[0], read_splits(made / "splits")[0]
+    assert other.equals(table)
+
+
 def test_official_splits_need_a_held_out_list(tmp_path: Path) -> None:
     for number in range(16):
         file = tmp_path / "root" / str(number % 8) / f"{number}.png"

@@ -55,8 +55,8 @@ def draw_splits(
         returns (N,), each ``"train"``, ``"val"`` or ``"test"``.
 
     Raises:
-        DataError: an expression has fewer groups than ``val_per_class + test_per_class + 1``, or their sizes do not
-            add up; names it, and the largest n that fits every expression.
+        DataError: an expression has fewer groups than ``val_per_class + test_per_class + 1``, or their sizes do
+            not add up; names it, and the largest n that fits every expression.
     """
     grouped = _group(np.asarray(groups), np.asarray(expression, dtype=np.int64), seed)
     _check_counts(grouped, val_per_class, test_per_class)
