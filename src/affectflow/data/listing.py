@@ -66,11 +66,11 @@ def list_faces(place: str | Path | Source, layout: str = AUTO) -> Listing:
     is_held_out = LAYOUTS[name].is_held_out
     place_of: dict[bytes, int] = {}  # among the faces; -1 of other rows
     for row in LAYOUTS[name].read(source):
-        place = place_of.get(row.digest)
-        if place is not None:
+        index = place_of.get(row.digest)
+        if index is not None:
             listing.repeated += 1
-            if place >= 0 and isinstance(row, ListedFace) and is_held_out(row.source_list):
-                listing.faces[place] = row
+            if index >= 0 and isinstance(row, ListedFace) and is_held_out(row.source_list):
+                listing.faces[index] = row
             continue
         place_of[row.digest] = -1
         if isinstance(row, Quarantined):
