@@ -122,7 +122,7 @@ def test_a_local_pipelines_run_is_the_parent_of_its_models(
 
 def test_a_sidecar_of_a_run_that_is_gone_is_one_line(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "tracking.json").write_text('{"run_id": "0123456789abcdef0123456789abcdef"}')
-    with pytest.raises(TrackingError, match="wanted an answer") as error:
+    with pytest.raises(TrackingError, match="wanted a run or model that it has") as error:
         existing_run(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -72,7 +72,7 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
     write_file(report, (Path(comparison) / "report.html").read_bytes())
     if candidate and decision and decision.promote:
         _promote(chosen, candidate, decision)
-    with step_run("compare_runs") as tracked:
+    with step_run("compare_runs", str(Path(comparison).absolute().parent)) as tracked:
         tracked.log_folder(comparison, folder="comparison")
         text = (Path(comparison) / "report.md").read_text(encoding="utf-8")
         write_file(summary, text + run_note(tracked))

@@ -107,7 +107,7 @@ def run(
         split: _score(chosen, inputs.splits[split], values, temperature) for split, values in probability.items()
     }
 
-    tracked = existing_run(model)
+    tracked = existing_run(model, journal=str(Path(metrics).absolute().parent))
     table = _prediction_table(inputs, probability)
     about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
     with new_artifact(predictions, "predictions", about) as folder:
@@ -153,6 +153,7 @@ def run(
         pages = {"figures.html": figures, "model_card.md": model_card}
         _log_files(tracked, evaluation_folder(digest), artifacts, pages, pictures)
         mark_evaluated(tracked, digest, chosen.plan_key)
+    tracked.close()
 
     for line in _table(scores["test"]):
         say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")

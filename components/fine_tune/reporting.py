@@ -11,7 +11,6 @@ from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import learning_curves
 from affectflow.models import ExpressionModel
 from affectflow.progress import say, warn
-from affectflow.serving import input_example, signature
 from affectflow.tracking import Run, run_note
 from affectflow.training.inputs import Inputs
 from affectflow.training.loop import Row
@@ -92,7 +91,7 @@ def write_pages(chosen: Settings, paths: Paths, tracked: Run, rows: list[Row], b
         tracked.log_bytes(curves, name="learning_curves.png", folder="training")
         tracked.log_folder(paths.history, folder="training/history")
         tracked.log_file(Path(paths.model) / "model.json", folder="training")
-        tracked.log_model(paths.model, signature=signature(), input_example=input_example())
+        tracked.log_model(paths.model)
 
 
 def say_end(paths: Paths, best: Row) -> None:

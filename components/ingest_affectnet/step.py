@@ -81,7 +81,8 @@ def run(
     ``source_digest`` is not checked: it is a parameter so that cached results follow the source's content.
     """
     chosen = check_settings(Settings, **settings)
-    with step_run("ingest_affectnet") as tracked, _source(chosen) as source:
+    journal = chosen.checkpoint_dir or str(Path(faces).absolute().parent)
+    with step_run("ingest_affectnet", journal) as tracked, _source(chosen) as source:
         listing = list_faces(source, chosen.layout)
         say(f"{len(listing.faces):,} faces listed in layout {listing.layout}")
         checkpoints = _checkpoints(chosen, listing)
