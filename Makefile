@@ -34,6 +34,13 @@ audit: $(VENV)/.with-audit ## Look for known faults in our code (bandit) and in 
 .PHONY: sbom
 sbom: $(VENV)/.with-audit ## Write dist/sbom-<image>.json (CycloneDX): what each kind of image holds
 	$(RUN) docker/sbom.py dist
+.PHONY: bench
+bench: $(VENV)/.with-dev ## Measure speed beside what one would run instead, and print the table; ARGS=--quick
+	$(RUN) -m benchmarks $(ARGS)
+
+.PHONY: bench-guard
+bench-guard: $(VENV)/.with-dev ## Check in about a minute that training and loading are not much slower than they were
+	$(RUN) -m benchmarks.guard
 
 .PHONY: lint
 lint: $(VENV)/.with-dev ## Check style, types and the direction of imports

@@ -49,7 +49,16 @@ def model_folder(folder: Path, seed: int = 0) -> Path:
         activation="relu",
     )
     norm = InputNorm(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)).to_json()
-    with new_artifact(folder, "model", {**spec, "image_size": 32, "input_norm": norm, "seed": seed}) as temporary:
+    about = {
+        "row": 10,
+        "pretrained": "none",
+        "loss": "softmax",
+        "seed": seed,
+        "selected_epoch": 1,
+        "image_size": 32,
+    }
+    about |= {"settings": {"select": "last"}, "inputs": {"splits": "s"}, "input_norm": norm}
+    with new_artifact(folder, "model", {**spec, **about}) as temporary:
         write_weights(temporary, ExpressionModel(create_backbone("test_resnet", {}), 8, 16))
     return folder
 

@@ -38,6 +38,7 @@ from affectflow.tracking import (
     evaluation_reference,
     existing_run,
     mark_evaluated,
+    run_note,
     write_sidecar,
 )
 from affectflow.training.inference import best_device, run_model
@@ -332,6 +333,5 @@ def _table(score: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _markdown(score: dict[str, Any], tracked: Run) -> str:
     lines = [f"| {name} | {value} | {interval} |" for name, value, interval in _table(score)]
-    link = f"\n\n[The run in MLflow]({tracked.url()})" if tracked.url() else ""
     header = f"## Test split, {score['n']:,} faces\n\n| metric | value | 95 % interval |\n|---|---:|---|\n"
-    return header + "\n".join(lines) + link + "\n"
+    return header + "\n".join(lines) + "\n" + run_note(tracked)

@@ -310,6 +310,27 @@ def step_run(name: str, journal: str = "") -> Iterator[Run]:
         yield run
 
 
+def surrounding_run() -> Run:
+    """Return the run within which this process works, without starting one: the task's own, or the pipeline's."""
+    run_id = os.environ.get("MLFLOW_RUN_ID") or os.environ.get(PARENT_RUN_ID, "")
+    if not run_id or not tracking_uri():
+        return Run()
+    with readable_errors():
+        return MlflowRun(run_id)
+
+
+def run_note(run: Run) -> str:
+    """Return a line of Markdown that leads to a run, for the end of a step's summary; empty where it is untracked.
+
+    A run without a server has no address: its id is given, and what opens it.
+    """
+    if not run.run_id:
+        return ""
+    if url := run.url():
+        return f"\n[The run in MLflow]({url})\n"
+    return f"\nThe run in MLflow: `{run.run_id}` (`make ui` opens it)\n"
+
+
 def existing_run(artifact: str | Path, journal: str = "") -> Run:
     """Return the run that made an artifact, by its sidecar; untracked where there is neither.
 

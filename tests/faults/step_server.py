@@ -163,7 +163,9 @@ def _fork_processes_that_train_together() -> None:
         return begin(function, *arguments, **{**options, "start_method": "fork"})
 
     def load(dataset: Any, **options: Any) -> Any:
-        return load_batches(dataset, **{**options, "num_workers": 0, "timeout": 0, "multiprocessing_context": None})
+        return load_batches(
+            dataset, **{**options, "num_workers": 0, "timeout": 0, "multiprocessing_context": None}
+        )
 
     begin, load_batches = distributed.start_processes, loading.DataLoader
     distributed.start_processes, loading.DataLoader = start, load

@@ -170,7 +170,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "splits")])
     assert len(list(tmp_path.glob(".splits.*.partial"))) == 1
-    # another writer that lives keeps its folder
-    with new_artifact(tmp_path / "splits", "splits", {}), new_artifact(tmp_path / "splits", "splits", {}):
+    with (
+        new_artifact(tmp_path / "splits", "splits", {}),
+        new_artifact(tmp_path / "splits", "splits", {}),  # another writer that lives keeps its folder
+    ):
         assert len(list(tmp_path.glob(".splits.*.partial"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["splits"]
