@@ -34,6 +34,7 @@ audit: $(VENV)/.with-audit ## Look for known faults in our code (bandit) and in 
 .PHONY: sbom
 sbom: $(VENV)/.with-audit ## Write dist/sbom-<image>.json (CycloneDX): what each kind of image holds
 	$(RUN) docker/sbom.py dist
+
 .PHONY: bench
 bench: $(VENV)/.with-dev ## Measure speed beside what one would run instead, and print the table; ARGS=--quick
 	$(RUN) -m benchmarks $(ARGS)

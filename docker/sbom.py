@@ -60,8 +60,8 @@ def main() -> None:
             file = out / f"sbom-{image}.json"
             command = [sys.executable, "-m", "cyclonedx_py", "requirements", requirements.name]
             command += ["--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible", "-o", str(file)]
-            subprocess.run(command, check=True)  # noqa: S603
-        print(f"{file}: {len(names)} packages")  # noqa: T201
+            subprocess.run(command, check=True)
+        print(f"{file}: {len(names)} packages")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ SUITES = {
     "MLflow away, slow, 403, 500, stopped: all there, once": ("test_outages.py", {}),
     "full disk or too little memory: one line": (
         "test_scarcity.py",
-        {"AFFECTFLOW_DISK_FAULTS": "10", "AFFECTFLOW_MEMORY_FAULTS": "4"},
+        {"AFFECTFLOW_DISK_FAULTS": "5", "AFFECTFLOW_MEMORY_FAULTS": "4"},
     ),
     "planted code, paths, markup, secrets: refused or masked": ("test_security.py", {}),
     "found by fuzzing before: refused in one line": ("test_found_by_fuzzing.py", {}),
