@@ -22,6 +22,14 @@ demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DI
 test: $(VENV)/.with-dev ## Run all tests
 	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
+.PHONY: bench
+bench: $(VENV)/.with-dev ## Measure speed beside what one would run instead, and print the table; ARGS=--quick
+	$(RUN) -m benchmarks $(ARGS)
+
+.PHONY: bench-guard
+bench-guard: $(VENV)/.with-dev ## Check in about a minute that training and loading are not much slower than they were
+	$(RUN) -m benchmarks.guard
+
 .PHONY: lint
 lint: $(VENV)/.with-dev ## Check style, types and the direction of imports
 	$(RUN) -m ruff check .

@@ -150,8 +150,11 @@ class FolderSource(Source):
 
     @override
     def walk(self, folder: str) -> list[str]:
+        def stop(error: OSError) -> None:
+            raise _unreadable(error.filename, error)
+
         found = []
-        for parent, folders, files in os.walk(Path(self.root, folder)):
+        for parent, folders, files in os.walk(Path(self.root, folder), onerror=stop):
             at = Path(parent).relative_to(self.root)
             links = [name for name in folders if Path(parent, name).is_symlink()]
             found += [(at / name).as_posix() for name in [*files, *links]]
