@@ -19,8 +19,12 @@ demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DI
 	$(RUN) -m pipelines.demo --source "$(SOURCE)" --layout "$(LAYOUT)" --work "$(WORK)"
 
 .PHONY: test
-test: $(VENV)/.with-dev ## Run all tests
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+test: $(VENV)/.with-dev ## Run all tests but the long ones of `make nightly`
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not nightly" $(ARGS)
+
+.PHONY: test-nightly
+test-nightly: $(VENV)/.with-dev ## Run the long tests: kills, outages, servers, whole pipelines
+	$(RUN) -m pytest -m nightly $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(VENV)/.with-audit ## Kill, starve, cut off and feed rubbish to every step: the long mode, up to 40 minutes
@@ -95,7 +99,7 @@ test-manifests: $(VENV)/.with-dev $(VENV)-checkov/.ready ## Check the manifests,
 	AFFECTFLOW_CHECKOV=$(abspath $(VENV)-checkov/bin/checkov) $(RUN) -m pytest tests/manifests $(ARGS)
 
 .PHONY: nightly
-nightly: test test-manifests test-containers ## All that takes longer than a change should wait
+nightly: test test-nightly test-manifests test-containers bench-guard ## All that takes longer than a change should wait
 
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows

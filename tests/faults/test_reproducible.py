@@ -11,6 +11,8 @@ from step_server import StepServer
 
 from affectflow import reproduce
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.mark.parametrize(
     ("step", "changes"),

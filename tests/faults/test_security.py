@@ -30,6 +30,8 @@ from affectflow.errors import AffectflowError
 from affectflow.html import Page
 from affectflow.masking import mask
 
+pytestmark = pytest.mark.nightly
+
 # Code that is planted
 
 
