@@ -22,6 +22,27 @@ demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DI
 test: $(VENV)/.with-dev ## Run all tests
 	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/.with-audit ## Kill, starve, cut off and feed rubbish to every step: the long mode, up to 40 minutes
+	$(RUN) tests/faults/long_mode.py $(ARGS)
+
+.PHONY: audit
+audit: $(VENV)/.with-audit ## Look for known faults in our code (bandit) and in what it depends on (pip-audit)
+	$(RUN) -m bandit -q -r src components pipelines --severity-level high
+	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
+
+.PHONY: sbom
+sbom: $(VENV)/.with-audit ## Write dist/sbom-<image>.json (CycloneDX): what each kind of image holds
+	$(RUN) docker/sbom.py dist
+
+.PHONY: bench
+bench: $(VENV)/.with-dev ## Measure speed beside what one would run instead, and print the table; ARGS=--quick
+	$(RUN) -m benchmarks $(ARGS)
+
+.PHONY: bench-guard
+bench-guard: $(VENV)/.with-dev ## Check in about a minute that training and loading are not much slower than they were
+	$(RUN) -m benchmarks.guard
+
 .PHONY: lint
 lint: $(VENV)/.with-dev ## Check style, types and the direction of imports
 	$(RUN) -m ruff check .
@@ -105,4 +126,8 @@ $(VENV)/.with-stack: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)-checkov/.ready:
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/python -m pip install -q checkov==3.3.30
+	@touch $@
+
+$(VENV)/.with-audit: $(VENV)/.with-dev pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,audit]'
 	@touch $@

@@ -7,14 +7,8 @@ manifest), the loop with open, convert, crop, resize, save. Where memory counts,
     python -m benchmarks.ingest --json out.json [--quick]
 """
 
-import argparse
-import contextlib
 import itertools
-import json
-import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,103 +28,57 @@ from affectflow.data.listing import list_faces
 from affectflow.data.quarantine import FaceError
 from affectflow.data.split_policies import draw_splits
 from affectflow.labels import EXPRESSIONS
+from benchmarks.measure import Report, cpu, in_turns, main, own_process, peak_bytes
+from benchmarks.pictures import photograph
 
 SIDE, BOX, FACE, QUALITY = 1000, 800, 256, 92
 PICTURES = 64
 LIST_ROWS = 450_000
 
-#: What is wanted of each figure: at least, or at most.
-AT_LEAST = {"ratio_to_pillow": 2.0, "ratio_of_two_processes": 1.8}
-AT_MOST = {
-    "mean_absolute_difference": 3.0,
-    "list_seconds": 20.0,
-    "split_seconds": 5.0,
-    "list_peak_bytes": 1.5e9,
-    "memory_ratio_at_10_times": 1.1,
-    "last_quarter_to_second": 1.15,
-}
 
-
-def main() -> int:
-    """Run all cases, print them, write the JSON; exit code 1 when a figure misses what is wanted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures, to see that it runs: under a minute")
-    parser.add_argument("--case", choices=("list", "images"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        case = list_case if arguments.case == "list" else images_case
-        print(json.dumps(case(arguments.folder)))
-        return 0
-
-    quick = arguments.quick
+def measure(report: Report) -> None:
+    """Run all cases."""
+    quick = report.quick
     with tempfile.TemporaryDirectory(prefix="benchmark-ingest-") as folder:
         root = Path(folder)
-        figures: dict[str, Any] = {
-            "machine": {"processor": _processor(), "cores": os.cpu_count()},
-            "speed": speed_case(root, images=64 if quick else 256, rounds=2 if quick else 5),
-            "processes": processes_case(root, images=512 if quick else 3072, rounds=1 if quick else 2),
-            "memory": memory_case(root, images=100 if quick else 400),
-        }
-        write_long_list(root / "list", 20_000 if quick else LIST_ROWS)
-        figures["list"] = in_own_process("list", root / "list")
-    missed = [*_missed(figures)]
-    figures["missed"] = missed
-    print(json.dumps(figures, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return int(bool(missed) and not quick)
+        speed_case(report, root, images=64 if quick else 256, rounds=2 if quick else 5)
+        processes_case(report, root, images=512 if quick else 3072, rounds=1 if quick else 2)
+        memory_case(report, root, images=100 if quick else 400)
+        long_list_case(report, root / "list", rows=20_000 if quick else LIST_ROWS)
 
 
-def speed_case(root: Path, *, images: int, rounds: int) -> dict[str, Any]:
-    """Time one process of ours and the plain loop in turns, and compare their pixels."""
+def speed_case(report: Report, root: Path, *, images: int, rounds: int) -> None:
+    """Time one process of ours and the plain loop in turns, on a core, and compare their pixels."""
     source = write_source(root / "speed", images)
     paths = [f"{number % PICTURES}.jpg" for number in range(images)]
-    ours, loop = Turns(), Turns()
-    for turn in range(rounds + 1):
-        with ours.turn():
-            ingest_all(source, root / f"speed-ours-{turn}", workers=1)
-        out = root / f"speed-loop-{turn}"
+    new = (root / f"speed-{number}" for number in itertools.count())
+
+    def plain() -> None:
+        out = next(new)
         out.mkdir()
-        with loop.turn():
-            for number, path in enumerate(paths):
-                plain_pillow(source / IMAGES / "1" / path, _offset(number), out / f"{number}.jpg")
-    return {
-        "images": images,
-        "rounds": rounds,
-        "ours_images_per_core_second": images / ours.cpu_seconds,
-        "pillow_images_per_core_second": images / loop.cpu_seconds,
-        "ratio_to_pillow": loop.cpu_seconds / ours.cpu_seconds,
-        "ratio_to_pillow_by_the_clock": loop.seconds / ours.seconds,
-        "mean_absolute_difference": pixel_difference(source, root / "speed-loop-0"),
-    }
+        for number, path in enumerate(paths):
+            plain_pillow(source / IMAGES / "1" / path, _offset(number), out / f"{number}.jpg")
 
-
-class Turns:
-    """Takes the times of one side's turns; the first fills caches and imports modules, and is left out."""
-
-    def __init__(self) -> None:
-        self._seconds: list[float] = []
-        self._cpu: list[float] = []
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Time a turn."""
-        seconds, cpu = time.perf_counter(), time.process_time()
-        yield
-        self._seconds.append(time.perf_counter() - seconds)
-        self._cpu.append(time.process_time() - cpu)
-
-    @property
-    def seconds(self) -> float:
-        """Median by the clock."""
-        return float(np.median(self._seconds[1:]))
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Median of a core's time, which does not count what else the machine does."""
-        return float(np.median(self._cpu[1:]))
+    plain()
+    sides = {"ours": cpu(lambda: ingest_all(source, next(new), workers=1)), "plain": cpu(plain)}
+    seconds = in_turns(sides, rounds=rounds)
+    ours, theirs = (images / float(np.median(seconds[name])) for name in sides)
+    report.figures["seconds"] = seconds
+    report.add_ratio(
+        "ratio_to_pillow",
+        f"faces of {BOX} px from pictures of {SIDE} px, on a core, beside a plain Pillow loop",
+        seconds["plain"],
+        seconds["ours"],
+        at_least=2.0,
+        note=f"{ours:,.0f} beside {theirs:,.0f} faces/s a core",
+    )
+    report.add(
+        "mean_absolute_difference",
+        "mean difference of the faces' pixels from the loop's, of 255",
+        pixel_difference(source, root / "speed-0"),
+        unit="",
+        at_most=3.0,
+    )
 
 
 def plain_pillow(path: Path, offset: int, out: Path) -> None:
@@ -152,27 +100,36 @@ def pixel_difference(source: Path, plain: Path) -> float:
     return float(np.mean(differences))
 
 
-def processes_case(root: Path, *, images: int, rounds: int) -> dict[str, Any]:
+def processes_case(report: Report, root: Path, *, images: int, rounds: int) -> None:
     """Time one and two processes in turns, without their start, which is paid once; see if time is linear."""
     source = write_source(root / "processes", images)
-    quarters: dict[int, list[float]] = {1: [], 2: []}
-    linear = []
-    for turn in range(rounds):
-        for workers in (1, 2):
-            clock = Clock()
-            ingest_all(source, root / f"processes-{workers}-{turn}", workers=workers, clock=clock)
-            quarters[workers].append(clock.seconds_per_quarter)
-            if workers == 1:
-                linear.append(clock.last_quarter_to_second)
-    one, two = (images / 4 / float(np.median(quarters[workers])) for workers in (1, 2))
-    return {
-        "images": images,
-        "rounds": rounds,
-        "one_images_per_second": one,
-        "two_images_per_second": two,
-        "ratio_of_two_processes": two / one,
-        "last_quarter_to_second": float(np.median(linear)),
-    }
+    new = (root / f"processes-{number}" for number in itertools.count())
+    linear: list[float] = []
+
+    def a_quarter(workers: int) -> float:
+        clock = Clock()
+        ingest_all(source, next(new), workers=workers, clock=clock)
+        if workers == 1:
+            linear.append(clock.last_quarter_to_second)
+        return clock.seconds_per_quarter
+
+    sides = {"one": lambda: a_quarter(1), "two": lambda: a_quarter(2)}
+    seconds = in_turns(sides, rounds=rounds, warm_up=False)
+    one, two = (images / 4 / float(np.median(seconds[name])) for name in sides)
+    report.add_ratio(
+        "ratio_of_two_processes",
+        "two processes beside one, by the clock, without their start",
+        seconds["one"],
+        seconds["two"],
+        at_least=1.8,
+        note=f"{two:,.0f} beside {one:,.0f} faces/s",
+    )
+    report.add(
+        "last_quarter_to_second",
+        "time of the last quarter of a run over that of the second, on a core",
+        np.median(linear),
+        at_most=1.15,
+    )
 
 
 class Clock:
@@ -201,28 +158,42 @@ class Clock:
         return (ends[-1] - ends[-2]) / (ends[0] - self.cpu_seconds[0])
 
 
-def memory_case(root: Path, *, images: int) -> dict[str, Any]:
+def memory_case(report: Report, root: Path, *, images: int) -> None:
     """Ingest a source and one ten times as large, each in its own process, and compare their peaks."""
     sources = [write_source(root / f"memory-{number}", number) for number in (images, 10 * images)]
-    small, large = (in_own_process("images", source) for source in sources)
-    return {
-        "images": [images, 10 * images],
-        "peak_bytes": [small["peak_bytes"], large["peak_bytes"]],
-        "memory_ratio_at_10_times": large["peak_bytes"] / small["peak_bytes"],
-    }
+    small, large = (own_process("benchmarks.ingest", "images", source)["peak_bytes"] for source in sources)
+    report.add(
+        "memory_ratio_at_10_times",
+        f"peak memory of {10 * images:,} faces over that of {images:,}",
+        large / small,
+        at_most=1.1,
+        note=f"{large / 1e6:,.0f} beside {small / 1e6:,.0f} MB over three processes",
+    )
 
 
-def images_case(source: Path) -> dict[str, float]:
+def images_case(source: str) -> dict[str, Any]:
     """Ingest a source in this process and two others; return the sum of their peaks."""
-    ingest_all(source, source / "out", workers=2)
+    ingest_all(Path(source), Path(source) / "out", workers=2)
     of_largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return {"peak_bytes": peak_bytes() + 2 * of_largest_child}
 
 
-def list_case(source: Path) -> dict[str, Any]:
+def long_list_case(report: Report, source: Path, *, rows: int) -> None:
+    """Read lists as long as AffectNet's in a process of their own."""
+    write_long_list(source, rows)
+    found = own_process("benchmarks.ingest", "list", source)
+    report.figures["list"] = found
+    lists = f"lists of {rows:,} rows"
+    report.add("list_seconds", f"read and check {lists}", found["list_seconds"], unit="s", at_most=20.0)
+    report.add("split_seconds", f"split and weigh {lists}", found["split_seconds"], unit="s", at_most=5.0)
+    gigabytes = found["list_peak_bytes"] / 1e9
+    report.add("list_peak_bytes", f"peak memory of {lists}", gigabytes, unit="GB", at_most=1.5)
+
+
+def list_case(folder: str) -> dict[str, Any]:
     """Read and check a long list, then split and weigh what it names, in this process."""
     begun, cpu_begun = time.perf_counter(), time.process_time()
-    listing = list_faces(source, "manual")
+    listing = list_faces(Path(folder), "manual")
     read, cpu_read = time.perf_counter(), time.process_time()
     groups = np.array([face.image_id for face in listing.faces])
     expression = np.array([face.expression for face in listing.faces])
@@ -240,19 +211,6 @@ def list_case(source: Path) -> dict[str, Any]:
         "list_cpu_seconds": cpu_read - cpu_begun,
         "list_peak_bytes": peak_bytes(),
     }
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process had; getrusage would count the process that started it as well."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def in_own_process(case: str, folder: Path) -> dict[str, Any]:
-    """Run a case in a fresh process, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "benchmarks.ingest", "--case", case, "--folder", str(folder)]
-    figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return figures
 
 
 def ingest_all(source: Path, out: Path, *, workers: int, clock: Clock | None = None) -> None:
@@ -303,18 +261,11 @@ def _write_lists(root: Path, training: Iterable[str], validation: Iterable[str])
 
 
 def picture(folder: Path, seed: int) -> Path:
-    """Return a file of 1,000 px of noise with the spectrum of photographs, and some grain; made once."""
+    """Return a file of 1,000 px of noise that compresses as photographs do; made once."""
     file = folder / f"picture-{seed}.jpg"
     if file.exists():
         return file
-    random = np.random.default_rng(seed)
-    total = random.normal(0, 2, (SIDE, SIDE, 3)).astype(np.float32)
-    for octave in range(2, 9):
-        cells = 2**octave
-        for channel in range(3):
-            field = Image.fromarray(random.normal(0, 160 / cells, (cells, cells)).astype(np.float32))
-            total[..., channel] += np.asarray(field.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    Image.fromarray(np.clip(total + 128, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    photograph(SIDE, seed).save(file, "JPEG", quality=90)
     return file
 
 
@@ -322,21 +273,5 @@ def _offset(number: int) -> int:
     return 60 + number % 97
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _missed(figures: dict[str, Any]) -> Iterator[str]:
-    found = {name: value for case in figures.values() for name, value in case.items()}
-    yield from (
-        f"{name}: {found[name]:.3g}, wanted {bar:g} or more" for name, bar in AT_LEAST.items() if found[name] < bar
-    )
-    yield from (
-        f"{name}: {found[name]:.3g}, wanted {bar:g} or less" for name, bar in AT_MOST.items() if found[name] > bar
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("ingest", __doc__, measure, {"images": images_case, "list": list_case}))

@@ -69,9 +69,7 @@ def train(name: str, *, row: int = 10, seed: int = 0, fail: bool = False, model:
         if fail:
             raise AffectflowError("the loss is no longer finite")
         if model:
-            from affectflow.serving import input_example, signature
-
-            run.log_model(model_folder(Path("model")), signature=signature(), input_example=input_example())
+            run.log_model(model_folder(Path("model")))
     return run
 
 

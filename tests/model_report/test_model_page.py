@@ -152,9 +152,16 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 
 MODEL = {
-    "backbone": "resnet50", "pretrained": "none", "loss": "softmax", "seed": 0, "feature_dim": 512,
-    "image_size": 224, "classes": list(EXPRESSIONS), "selected_epoch": 2, "settings": {"epochs": 3, "select": "best_uar"},
-}  # fmt: skip
+    "backbone": "resnet50",
+    "pretrained": "none",
+    "loss": "softmax",
+    "seed": 0,
+    "feature_dim": 512,
+    "image_size": 224,
+    "classes": list(EXPRESSIONS),
+    "selected_epoch": 2,
+    "settings": {"epochs": 3, "select": "best_uar"},
+}
 DATASET = {"faces": 400, "quarantined": {"missing": 2}, "layout": "csv", "digest": "ab" * 32}
 
 
