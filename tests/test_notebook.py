@@ -10,7 +10,7 @@ from nbclient.exceptions import CellExecutionError
 
 from affectflow.labels import EXPRESSIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebooks" / "compare_runs.ipynb"
 

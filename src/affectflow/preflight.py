@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from affectflow.errors import SettingsError, StorageError, TrackingError, what_got_wanted
 from affectflow.progress import warn
 from affectflow.storage import is_s3, open_storage
-from affectflow.tracking import TRACKING_VARIABLE, is_strict, tracking_uri
+from affectflow.tracking import TRACKING_VARIABLE, tracking_uri
 
 Result = TypeVar("Result")
 
@@ -80,8 +80,8 @@ def with_patience(ask: Callable[[], Result], *, who: str) -> Result:
 
 
 def _check_tracking() -> None:
-    uri = tracking_uri()
-    if not uri and os.environ.get(TRACKING_VARIABLE) in ("required", "strict"):
+    uri, wanted = tracking_uri(), os.environ.get(TRACKING_VARIABLE) in ("required", "strict")
+    if not uri and wanted:
         raise TrackingError(
             what_got_wanted(
                 "MLFLOW_TRACKING_URI",
@@ -101,7 +101,7 @@ def _check_tracking() -> None:
             wanted="a server that answers",
             do="check MLFLOW_TRACKING_URI, and whether the server runs",
         )
-        if is_strict():
+        if wanted:
             raise TrackingError(line) from None
         warn(f"{line}; a step whose run is known goes on without it")
 

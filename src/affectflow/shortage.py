@@ -6,21 +6,11 @@ from affectflow.errors import FULL_DISK, what_got_wanted
 
 _DISK_WORDS = ("no space left on device", "disk quota exceeded", "os error 28")
 _MEMORY_WORDS = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "out of memory",
-    "can't start new thread",
-    "failed to allocate",
-    "unable to allocate",
-    "resource temporarily unavailable",
-    "defaultcpuallocator",
-    "could not create a primitive",
-    "dataloader timed out",
-    "mmap() failed",
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "out of memory",
+    "can't start new thread", "failed to allocate", "unable to allocate", "resource temporarily unavailable",
+    "defaultcpuallocator", "could not create a primitive", "dataloader timed out", "mmap() failed",
     "failed to map segment",
-)
+)  # fmt: skip
 
 
 def shortage(error: BaseException) -> str | None:

@@ -1,7 +1,7 @@
 """Starts steps' commands in milliseconds: a process that has torch and all steps loaded forks for each of them.
 
-A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session
-of its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's
+A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of
+its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's
 executor.
 """
 
@@ -163,7 +163,9 @@ def _fork_processes_that_train_together() -> None:
         return begin(function, *arguments, **{**options, "start_method": "fork"})
 
     def load(dataset: Any, **options: Any) -> Any:
-        return load_batches(dataset, **{**options, "num_workers": 0, "multiprocessing_context": None})
+        return load_batches(
+            dataset, **{**options, "num_workers": 0, "timeout": 0, "multiprocessing_context": None}
+        )
 
     begin, load_batches = distributed.start_processes, loading.DataLoader
     distributed.start_processes, loading.DataLoader = start, load

@@ -1,6 +1,6 @@
-"""2,000 damaged files: every reader accepts, quarantines or refuses in one line; quickly, and in bounded memory.
+"""2,000 damaged files: every reader accepts, quarantines or refuses in one line, quickly, in bounded memory.
 
-``make test-faults`` runs 100,000 and more (``fuzz_run.py``). Each fault that either found is a test of its reader.
+``make test-faults`` runs 100,000 and more (``fuzz_run.py``). Faults that were found are tests of their own.
 """
 
 import random

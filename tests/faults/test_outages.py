@@ -15,6 +15,8 @@ from affectflow.errors import TrackingError
 from affectflow.tracking import model_run
 from affectflow.tracking_journal import deliver_all
 
+pytestmark = pytest.mark.nightly
+
 EPOCHS = TINY["epochs"]
 
 

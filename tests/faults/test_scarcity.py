@@ -15,6 +15,8 @@ from step_server import Ended, StepServer
 
 from affectflow.artifacts import HEADERS, open_artifact
 
+pytestmark = pytest.mark.nightly
+
 STEPS: dict[str, dict[str, Any]] = {
     "ingest_affectnet": {"checkpoint_dir": ...},
     "split_dataset": {},

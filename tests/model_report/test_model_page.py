@@ -14,6 +14,8 @@ from affectflow.model_report.card import model_card
 from affectflow.model_report.page import FACES_A_CELL, Scored, model_page, split_figures
 from affectflow.model_report.thumbnails import SIDE, thumbnail
 
+pytestmark = pytest.mark.nightly
+
 PLANTED = "<script>alert(1)</script>"
 CLASSES = len(EXPRESSIONS)
 

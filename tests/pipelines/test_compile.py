@@ -82,7 +82,7 @@ def test_steps_install_nothing_at_run_time(train_one: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["train_one", "paper_tables"])
 def test_every_parameter_that_a_step_asks_for_is_handed_to_its_loop(compiled: Path, name: str) -> None:
     """KFP compiles a step that asks its loop for what the loop was never given; running it fails."""
-    pipeline = yaml.safe_load((compiled / f"{name}.yaml").read_text())
+    pipeline = documents(compiled / f"{name}.yaml")[0]
     for part in [pipeline["root"], *pipeline["components"].values()]:
         given = set(part.get("inputDefinitions", {}).get("parameters", {}))
         for task in part.get("dag", {}).get("tasks", {}).values():

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import stack
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 SETTINGS = [
     *("--source", "synthetic", "--synthetic-images", "100", "--face-size", "40", "--val-per-class", "1"),

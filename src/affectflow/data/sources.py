@@ -173,6 +173,7 @@ class FolderSource(Source):
 
     @override
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
+        _refuse_nul(path)
         trouble = _NO_FILE
         for folder in folders:
             base = os.path.realpath(os.path.join(self.root, folder))  # noqa: PTH118
@@ -231,6 +232,7 @@ class S3Source(Source):
 
     @override
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
+        _refuse_nul(path)
         for folder in folders:
             name = posixpath.normpath(posixpath.join(folder, path))
             inside = folder == "" or name.startswith(folder + "/")
@@ -246,6 +248,11 @@ class S3Source(Source):
                 raise FaceError(Reason.ZERO_BYTE, "0 bytes")
             return content
         raise FaceError(Reason.MISSING, _NO_FILE)
+
+
+def _refuse_nul(path: str) -> None:
+    if "\0" in path:
+        raise FaceError(Reason.BAD_ROW, "a zero byte in the path")
 
 
 def _read_file(file: str) -> bytes:
