@@ -160,9 +160,16 @@ def test_the_models_run_is_nested_and_holds_params_metrics_figures_model_and_dat
     folder = f"evaluation/{model.data.tags['evaluation']}"
     logged = {Path(file.path).name for file in client.list_artifacts(model.info.run_id, folder)}
     assert logged == {
-        "predictions", "metrics", "figures.html", "confusion_matrix.png", "roc_curves.png",
-        "precision-recall_curves.png", "calibration.png", "most_confident_mistakes.png",
+        "predictions", "metrics", "figures.html", "model_card.md", "confusion_matrix.png", "roc_curves.png",
+        "precision-recall_curves.png", "calibration.png",
     }  # fmt: skip
+    page = newest(work, task="evaluate", output="figures").read_text()
+    assert "What the centers did" in page and "The history was not passed on" not in page
+    assert "## Unfit use" in newest(work, task="evaluate", output="model_card").read_text()
+    for task in ("ingest-affectnet", "split-dataset", "compute-class-weights", "compare-runs"):
+        assert f"`{parent.info.run_id}`" in newest(work, task=task, output="summary").read_text()
+    for task in ("fine-tune", "evaluate"):
+        assert f"`{model.info.run_id}`" in newest(work, task=task, output="summary").read_text()
     trained = {Path(file.path).name for file in client.list_artifacts(model.info.run_id, "training")}
     assert {"learning_curves.png", "history", "model.json"} <= trained
     assert {"val.uar", "test.precision.happy", "test.brier_score.scaled", "temperature"} <= set(model.data.metrics)
