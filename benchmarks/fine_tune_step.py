@@ -30,6 +30,7 @@ from affectflow.data.class_weights import read_class_weights
 from affectflow.models import IMAGENET, freeze_stages
 from affectflow.steps import check_settings
 from affectflow.training.distributed import training_device
+from affectflow.training.inference import to_device
 from affectflow.training.inputs import Inputs, open_inputs
 from affectflow.training.loop import Trainer
 from benchmarks.measure import Report, Turn, in_turns, main
@@ -222,7 +223,8 @@ def ours(trainer: Trainer) -> Loop:
             return values
 
         trainer._train_step = stepped  # type: ignore[method-assign]
-        trainer._train_epoch()
+        with trainer._folded():
+            trainer._train_epoch()
 
     return loop
 
@@ -230,7 +232,7 @@ def ours(trainer: Trainer) -> Loop:
 def ours_in_memory(trainer: Trainer) -> Loop:
     """Return our step on batches that are on the device already."""
     kept = [
-        (images.to(trainer.device), target.to(trainer.device))
+        (to_device(images, trainer.device), target.to(trainer.device))
         for images, target in itertools.islice(trainer.train_loader, 2)
     ]
 
@@ -238,9 +240,10 @@ def ours_in_memory(trainer: Trainer) -> Loop:
         trainer.model.train()
         trainer.loss.train()
         batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(kept)
-        for images, target in batches:
-            trainer._train_step(images, target)
-            after_step()
+        with trainer._folded():
+            for images, target in batches:
+                trainer._train_step(images, target)
+                after_step()
 
     return loop
 
