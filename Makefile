@@ -19,8 +19,25 @@ demo: $(VENV)/.with-torch ## Faces in, a trained and scored model out; SOURCE=DI
 	$(RUN) -m pipelines.demo --source "$(SOURCE)" --layout "$(LAYOUT)" --work "$(WORK)"
 
 .PHONY: test
-test: $(VENV)/.with-dev ## Run all tests
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+test: $(VENV)/.with-dev ## Run all tests but the long ones of `make nightly`
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not nightly" $(ARGS)
+
+.PHONY: test-nightly
+test-nightly: $(VENV)/.with-dev ## Run the long tests: kills, outages, servers, whole pipelines
+	$(RUN) -m pytest -m nightly $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(VENV)/.with-audit ## Kill, starve, cut off and feed rubbish to every step: the long mode, up to 40 minutes
+	$(RUN) tests/faults/long_mode.py $(ARGS)
+
+.PHONY: audit
+audit: $(VENV)/.with-audit ## Look for known faults in our code (bandit) and in what it depends on (pip-audit)
+	$(RUN) -m bandit -q -r src components pipelines --severity-level high
+	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
+
+.PHONY: sbom
+sbom: $(VENV)/.with-audit ## Write dist/sbom-<image>.json (CycloneDX): what each kind of image holds
+	$(RUN) docker/sbom.py dist
 
 .PHONY: bench
 bench: $(VENV)/.with-dev ## Measure speed beside what one would run instead, and print the table; ARGS=--quick
@@ -82,7 +99,7 @@ test-manifests: $(VENV)/.with-dev $(VENV)-checkov/.ready ## Check the manifests,
 	AFFECTFLOW_CHECKOV=$(abspath $(VENV)-checkov/bin/checkov) $(RUN) -m pytest tests/manifests $(ARGS)
 
 .PHONY: nightly
-nightly: test test-manifests test-containers bench ## All that takes longer than a change should wait
+nightly: test test-nightly test-manifests test-containers bench-guard bench ## All that takes longer than a change should wait
 
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows
@@ -113,4 +130,8 @@ $(VENV)/.with-stack: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)-checkov/.ready:
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/python -m pip install -q checkov==3.3.30
+	@touch $@
+
+$(VENV)/.with-audit: $(VENV)/.with-dev pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,audit]'
 	@touch $@

@@ -127,13 +127,11 @@ def next_command(component: BaseComponent, flags: Mapping[str, Any], output_dir:
         for name, spec in (specification.outputs or {}).items()
         if _is_artifact(spec)
     }
-    if "run" in (specification.outputs or {}):
+    if "evaluation" in (specification.outputs or {}):
         made["runs"] = _shown(output_dir)  # compare_runs takes evaluate's folder in place of a run's id
     for following in list(TARGETS)[list(TARGETS).index(step) + 1 :]:
         inputs = _load(following).component_spec.inputs or {}
-        wanted = [
-            name for name, spec in inputs.items() if not spec.optional or (_is_artifact(spec) and name in made)
-        ]
+        wanted = [name for name, spec in inputs.items() if not spec.optional or name in made]
         if not set(wanted) & set(made):
             continue
         given = {name: made.get(name) or flags.get(name) for name in wanted}

@@ -40,9 +40,9 @@ def _check_scratch_space() -> None:
     except OSError as error:
         raise AffectflowError(
             what_got_wanted(
-                tempfile.gettempdir(),
-                got=error.strerror or "an error",
-                wanted="a folder that can be written",
+                "/tmp",  # noqa: S108 - the images' own place for it
+                got=error.strerror or "no folder that can be written",
+                wanted="scratch space",
                 do="mount an emptyDir or a tmpfs at /tmp",
             )
         ) from None

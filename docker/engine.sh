@@ -50,6 +50,10 @@ stop() {
             sleep 0.5
         done
     fi
+    # Containers leave mounts behind, of their networks above all.
+    awk -v root="$root/" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
+        umount "$mount" || true
+    done
     rm -rf "$root"
 }
 

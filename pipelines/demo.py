@@ -4,16 +4,15 @@ It runs the pipeline ``train_one`` with settings that fit a small machine: a sma
 pictures, and as many validation and test faces as the rarest expression allows.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 
-from affectflow.command_line import OneLineParser
+from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.data.listing import list_faces
 from affectflow.data.synthetic import class_counts
 from affectflow.errors import USER_ERROR, AffectflowError, DataError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
-from affectflow.progress import say
+from affectflow.progress import report_error, say
 from pipelines.digests import add_digests
 from pipelines.local import run_local, show_result
 
@@ -39,6 +38,7 @@ def main() -> int:
         "--layout", default="auto", help="auto, manual, automatic, npy, folder or csv [default: auto]"
     )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for all that is made")
+    add_message_flags(parser)
     flags = parser.parse_args()
     try:
         counts = count_faces(flags.source, flags.layout)
@@ -68,7 +68,7 @@ def main() -> int:
 
         show_result(run_local(train_one, parameters, work=flags.work, cache=True))
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        report_error(str(error))
         return USER_ERROR
     return 0
 

@@ -13,6 +13,19 @@ from affectflow.command_line import OneLineParser
 #: Whose parameter is meant where several groups have the name.
 _MAIN_GROUP = "train_"
 
+_FIRST_GROUP = "data_"
+
+#: Prefix of a group of parameters → what it is about.
+_GROUPS = {
+    "data": "what is read and how faces are cut",
+    "split": "which faces validate and test",
+    "train": "the model and its training",
+    "evaluate": "how models are scored",
+    "compare": "the comparison",
+    "plan": "which models are trained",
+    "pod": "what the training asks of the cluster",
+}
+
 _TYPES = {"Integer": int, "Float": float, "String": str}
 
 
@@ -46,15 +59,19 @@ def _parameter_parser(program: str, name: str, pipeline: BaseComponent) -> OneLi
         usage=f"{program} {name} --PARAMETER VALUE …",
         description=pipeline.component_spec.description,
     )
-    for full, spec in sorted(inputs.items()):
+    groups: dict[str, Any] = {}
+    for full, spec in sorted(inputs.items(), key=lambda item: (not item[0].startswith(_FIRST_GROUP), item[0])):
+        prefix = full.partition("_")[0]
+        if prefix not in groups:
+            groups[prefix] = parser.add_argument_group(f"{prefix}: {_GROUPS.get(prefix, 'further settings')}")
         names = [_flag(full), *(_flag(alias) for alias, meant in short.items() if meant == full)]
         default = "" if spec.default in ("", None) else f" [default: {spec.default}]"
         options: dict[str, Any] = {"dest": full, "required": not spec.optional, "default": argparse.SUPPRESS}
         options["help"] = f"{spec.description}{default}".replace("%", "%%")
         if spec.type == "Boolean":
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+            groups[prefix].add_argument(*names, action=argparse.BooleanOptionalAction, **options)
         else:
-            parser.add_argument(*names, type=_TYPES[spec.type], metavar=spec.type.upper(), **options)
+            groups[prefix].add_argument(*names, type=_TYPES[spec.type], metavar=spec.type.upper(), **options)
     return parser
 
 

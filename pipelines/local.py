@@ -16,9 +16,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from affectflow.command_line import OneLineParser
+from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
-from affectflow.progress import say
+from affectflow.progress import report_error, say
 from pipelines import stack
 from pipelines.containers import check_images, check_server, container_runner, missing_outputs, prepare_folders
 from pipelines.digests import add_digests
@@ -41,11 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stack-dir", type=Path, default=stack.DEFAULT_FOLDER, help="where they are [default: runs/stack]"
     )
+    parser.add_argument("--dry-run", action="store_true", help="check the parameters, say them, and run nothing")
     parser.add_argument("--containers", action="store_true", help="run each step in its image, with Docker")
+    add_message_flags(parser)
     add_pipeline_flags(parser, PIPELINES)
     flags, parameters = parse_parameters(parser, PIPELINES, argv)
     try:
         parameters = add_digests(parameters)
+        if flags.dry_run:
+            for name, value in sorted(parameters.items()):
+                say(f"{name}: {value}")
+            return 0
         if flags.stack:
             os.environ.update(stack.step_environment(flags.stack_dir))
             stack.check(flags.stack_dir)
@@ -58,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         show_result(result)
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        report_error(str(error))
         return USER_ERROR
     return 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
+from kfp.dsl.pipeline_channel import PipelineChannel
 from kfp.dsl.structures import InputSpec
 
 #: The user of the images; see ``docker/Dockerfile``.
@@ -100,6 +101,8 @@ def on_cluster(task: PipelineTask, step: str, settings: Mapping[str, Any]) -> No
     """
     pod = PODS[step]
     training = step == "fine_tune"
+    if pod.trains:
+        _hand_into_loop(task, settings)
     task.set_cpu_request(settings["train_cpu"] if training else pod.cpu)
     task.set_memory_request(settings["train_memory"] if training else pod.memory)
     task.set_memory_limit(settings["train_memory"] if training else pod.memory)
@@ -114,6 +117,15 @@ def on_cluster(task: PipelineTask, step: str, settings: Mapping[str, Any]) -> No
     if volume := os.environ.get(VOLUME_VARIABLE):
         kubernetes.mount_pvc(task, pvc_name=volume, mount_path=VOLUME_PATH)
     _find_servers(task)
+
+
+def _hand_into_loop(task: PipelineTask, settings: Mapping[str, Any]) -> None:
+    """Make the settings known in the loop that the task may stand in.
+
+    KFP (2.17) hands into a loop only what one of its tasks takes as an input, and forgets what they ask of their
+    pods: the loop would then look for parameters that it does not have, here and on a cluster.
+    """
+    task.channel_inputs.extend(value for value in settings.values() if isinstance(value, PipelineChannel))
 
 
 def _find_servers(task: PipelineTask) -> None:

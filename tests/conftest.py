@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, run_s3_server
 
+from affectflow.progress import VERBOSITY
 from affectflow.storage import open_storage
 from affectflow.tracking import PARENT_RUN_ID
 
@@ -16,6 +17,7 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test writes to a tracking server unless it sets one."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", PARENT_RUN_ID):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(VERBOSITY, "normal")  # --quiet would stay set for the tests that follow
     yield
 
 

@@ -2,7 +2,8 @@
 
 A fence of bash is run. One of python (or toml) with a title is a file to write, one of diff with a title changes
 the file of that name. Text and other languages are shown only. ``<!-- not run: reason -->`` before a fence keeps
-it from being run, ``<!-- after: PAGE -->`` at the top of a page says which page its reader has followed before.
+it from being run, ``<!-- checked with --dry-run: reason -->`` gives the command that flag, and at the top of a
+page ``<!-- after: PAGE -->`` says which page its reader has followed before.
 """
 
 import re
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
 
 _FENCE = re.compile(
-    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"(?:^<!-- (?:not run|(?P<dry>checked with --dry-run)): (?P<reason>[^\n]+) -->\n)?"
     r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -22,12 +23,13 @@ _AFTER = re.compile(r"^<!-- after: (?P<page>\S+) -->", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Fence:
-    """A fenced block: its language, the file that it is titled with, its text, and why it is not run."""
+    """A fenced block: its language, the file it is titled with, its text, why it is not run, or only dryly."""
 
     language: str
     title: str
     body: str
     reason: str
+    dry: bool
 
     def commands(self) -> list[str]:
         """Return a bash fence's commands: lines that end with a backslash go on, comments are left out."""
@@ -39,7 +41,7 @@ class Fence:
 def fences(page: str) -> list[Fence]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
-        Fence(match["language"], match["title"] or "", match["body"], match["reason"] or "")
+        Fence(match["language"], match["title"] or "", match["body"], match["reason"] or "", bool(match["dry"]))
         for match in _FENCE.finditer(text)
     ]
 

@@ -24,9 +24,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, *, allowed_hosts: str = "127.0.0.1:*") -> Iterator[str]:
-    """Start MLflow's server on a database in ``folder`` and give its address."""
-    port = free_port()
+def mlflow_server(folder: Path, *, allowed_hosts: str = "127.0.0.1:*", port: int = 0) -> Iterator[str]:
+    """Start MLflow's server on a database in ``folder`` and give its address; ``port`` 0 is a free one."""
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--allowed-hosts", allowed_hosts]

@@ -183,7 +183,7 @@ def run_faulty_proxy(server: S3Server, fault: Fault) -> Iterator[str]:
                 self.close_connection = True
             connection.close()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     proxy.daemon_threads = True

@@ -1,7 +1,8 @@
 """Every command of README and docs is run, and every file and change that a page shows is tried.
 
 One small set of drawn faces serves all pages. A page's commands run in order in a copy of the project, where
-``DIR`` is that set and ``FILE`` a file of weights; a command that an earlier page has run is not repeated.
+``DIR`` is that set and ``FILE`` a file of weights; a command that an earlier page has run is not repeated
+on the same project.
 """
 
 import os
@@ -55,11 +56,11 @@ class Reader:
         before: dict[Path, str | None] = {}
         try:
             for fence in fences(page):
-                if fence.reason:
+                if fence.reason and not fence.dry:
                     continue
                 if fence.language in RUN_LANGUAGES:
                     for command in fence.commands():
-                        self.run(command)
+                        self.run(f"{command} --dry-run" if fence.dry else command, again=bool(before))
                 elif fence.title:
                     file = self.project / fence.title
                     before.setdefault(file, file.read_text(encoding="utf-8") if file.exists() else None)
@@ -71,9 +72,9 @@ class Reader:
                 else:
                     file.write_text(text, encoding="utf-8")
 
-    def run(self, command: str) -> None:
+    def run(self, command: str, *, again: bool = False) -> None:
         command = re.sub(r"\b(DIR|FILE)\b", lambda match: self.places[match[0]], command)
-        if command in self.done:
+        if command in self.done and not again:
             return
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],

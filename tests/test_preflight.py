@@ -85,7 +85,8 @@ def test_a_refusal_is_final_and_names_what_to_mend(server: Server, status: int, 
     assert len(server.asked) == 1 and "\n" not in str(raised.value)
 
 
-def test_a_server_whose_own_s3_fails_is_told_apart(server: Server) -> None:
+def test_a_server_whose_own_s3_fails_is_told_apart(server: Server, monkeypatch) -> None:
+    monkeypatch.setenv("AFFECTFLOW_TRACKING", "required")
     server.files = 500
     with pytest.raises(TrackingError, match="S3 address, bucket and keys of the MLflow server"):
         check_surroundings({})
@@ -96,7 +97,14 @@ def test_a_server_that_leaves_files_to_its_clients_is_well(server: Server) -> No
     check_surroundings({})
 
 
+def test_away_from_a_cluster_a_server_that_stays_away_is_a_warning(server: Server, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    check_surroundings({})
+    assert "goes on without it" in capsys.readouterr().err
+
+
 def test_a_server_that_stays_away_is_given_up_in_time(server: Server, monkeypatch) -> None:
+    monkeypatch.setenv("AFFECTFLOW_TRACKING", "required")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     start = time.monotonic()
     with pytest.raises(TrackingError, match=r"no answer .*check MLFLOW_TRACKING_URI"):

@@ -11,7 +11,7 @@ from browser import WIDTHS, open_page
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 _ASSET = re.compile(r"<(?:script|img|link|source|iframe|video|audio)\b[^>]*?\b(?:src|href)=[\"']?([^\"'\s>]+)")
 

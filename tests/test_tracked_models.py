@@ -49,7 +49,16 @@ def model_folder(folder: Path, seed: int = 0) -> Path:
         activation="relu",
     )
     norm = InputNorm(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)).to_json()
-    with new_artifact(folder, "model", {**spec, "image_size": 32, "input_norm": norm, "seed": seed}) as temporary:
+    about = {
+        "row": 10,
+        "pretrained": "none",
+        "loss": "softmax",
+        "seed": seed,
+        "selected_epoch": 1,
+        "image_size": 32,
+    }
+    about |= {"settings": {"select": "last"}, "inputs": {"splits": "s"}, "input_norm": norm}
+    with new_artifact(folder, "model", {**spec, **about}) as temporary:
         write_weights(temporary, ExpressionModel(create_backbone("test_resnet", {}), 8, 16))
     return folder
 
@@ -60,9 +69,7 @@ def train(name: str, *, row: int = 10, seed: int = 0, fail: bool = False, model:
         if fail:
             raise AffectflowError("the loss is no longer finite")
         if model:
-            from affectflow.serving import input_example, signature
-
-            run.log_model(model_folder(Path("model")), signature=signature(), input_example=input_example())
+            run.log_model(model_folder(Path("model")))
     return run
 
 

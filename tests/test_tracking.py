@@ -10,10 +10,14 @@ from affectflow.errors import TrackingError
 from affectflow.tracking import (
     DEFAULT_EXPERIMENT,
     PARENT_RUN_ID,
+    MlflowRun,
+    Run,
     existing_run,
     model_run,
+    run_note,
     start_pipeline_run,
     step_run,
+    surrounding_run,
     write_sidecar,
 )
 
@@ -118,7 +122,7 @@ def test_a_local_pipelines_run_is_the_parent_of_its_models(
 
 def test_a_sidecar_of_a_run_that_is_gone_is_one_line(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "tracking.json").write_text('{"run_id": "0123456789abcdef0123456789abcdef"}')
-    with pytest.raises(TrackingError, match="wanted an answer") as error:
+    with pytest.raises(TrackingError, match="wanted a run or model that it has") as error:
         existing_run(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -131,3 +135,18 @@ def test_the_experiment_has_a_name_of_ours_unless_one_is_set(
         pass
     experiment = client.get_run(run.run_id).info.experiment_id
     assert client.get_experiment(experiment).name == DEFAULT_EXPERIMENT
+
+
+def test_a_summary_leads_to_its_run_by_address_or_by_id(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_note(Run()) == ""
+    assert run_note(surrounding_run()) == ""
+    run_id = start_pipeline_run(name="p", artifact_root=None, params={})
+    monkeypatch.setenv(PARENT_RUN_ID, run_id)
+    assert surrounding_run().run_id == run_id
+    assert f"`{run_id}`" in run_note(surrounding_run())
+    monkeypatch.setattr(MlflowRun, "url", lambda self: f"http://server/#/runs/{self.run_id}")
+    assert run_note(surrounding_run()) == f"\n[The run in MLflow](http://server/#/runs/{run_id})\n"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert run_note(surrounding_run()) == ""

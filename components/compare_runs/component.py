@@ -32,8 +32,8 @@ def compare_runs(
         runs: Ids of MLflow runs (their newest evaluation), addresses of evaluations (runs:/ID/evaluation/KEY), or
             output folders of evaluate, in the order in which they are shown.
         plan: Models that plan_models planned; those that did not get as far as an evaluation are shown as failed.
-        resamples: Bootstrap resamples behind each interval of a difference; 100 or more.
-        seed: Seed of the bootstrap.
+        resamples: Bootstrap resamples behind each interval of a difference; 100 to 100000.
+        seed: Seed of the bootstrap; 0 or more.
         registered_model: Name in MLflow's model registry under which the champion is kept; empty to register none.
         champion_metric: Validation metric by which the best model is chosen, e.g. uar, accuracy or f1_macro.
 

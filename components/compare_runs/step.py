@@ -24,7 +24,7 @@ from affectflow.tracked_models import (
     find_planned,
     register_champion,
 )
-from affectflow.tracking import step_run
+from affectflow.tracking import run_note, step_run
 
 
 class Settings(StepSettings):
@@ -70,11 +70,12 @@ def run(*, comparison: str, report: str, summary: str, **settings: Any) -> str:
             champion=decision.words if decision else "",
         )
     write_file(report, (Path(comparison) / "report.html").read_bytes())
-    write_file(summary, (Path(comparison) / "report.md").read_bytes())
     if candidate and decision and decision.promote:
         _promote(chosen, candidate, decision)
-    with step_run("compare_runs") as tracked:
+    with step_run("compare_runs", str(Path(comparison).absolute().parent)) as tracked:
         tracked.log_folder(comparison, folder="comparison")
+        text = (Path(comparison) / "report.md").read_text(encoding="utf-8")
+        write_file(summary, text + run_note(tracked))
 
     for one in scored:
         if one.status == FAILED:

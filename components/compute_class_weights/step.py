@@ -9,6 +9,7 @@ from affectflow.data.figures import markdown_table
 from affectflow.data.splits import read_splits
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
+from affectflow.tracking import run_note, surrounding_run
 
 
 def run(*, splits: str, class_weights: str, summary: str) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def run(*, splits: str, class_weights: str, summary: str) -> dict[str, Any]:
         pass  # the header is the whole artifact
     text = _summary(header)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    write_file(summary, text)
+    write_file(summary, text + run_note(surrounding_run()))
     say(text)
     return header
 

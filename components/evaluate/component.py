@@ -44,11 +44,11 @@ def evaluate(
         faces: Dataset of ingest_affectnet.
         splits: Splits of split_dataset.
         model: Model of fine_tune.
-        batch_size: Images at a time; changes speed and memory alone.
-        resamples: Bootstrap resamples behind each interval; 100 or more.
+        batch_size: Images at a time, 1 or more; changes speed and memory alone.
+        resamples: Bootstrap resamples behind each interval; 100 to 100000.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone).
-        workers: Processes that load images; 0 means one a core, at most 8.
-        seed: Seed of the bootstrap.
+        workers: Processes that load images, 0 to 128; 0 means one a core, at most 8.
+        seed: Seed of the bootstrap; 0 or more.
         history: History of fine_tune, for the report's learning curves and centers; may be left out.
         plan_key: Key under which a comparison finds this evaluation in MLflow; set by the pipeline.
 

@@ -38,6 +38,7 @@ from affectflow.tracking import (
     evaluation_reference,
     existing_run,
     mark_evaluated,
+    run_note,
     write_sidecar,
 )
 from affectflow.training.inference import best_device, run_model
@@ -106,7 +107,7 @@ def run(
         split: _score(chosen, inputs.splits[split], values, temperature) for split, values in probability.items()
     }
 
-    tracked = existing_run(model)
+    tracked = existing_run(model, journal=str(Path(metrics).absolute().parent))
     table = _prediction_table(inputs, probability)
     about = {"splits_digest": inputs.splits_digest, "rows": table.num_rows}
     with new_artifact(predictions, "predictions", about) as folder:
@@ -152,6 +153,7 @@ def run(
         pages = {"figures.html": figures, "model_card.md": model_card}
         _log_files(tracked, evaluation_folder(digest), artifacts, pages, pictures)
         mark_evaluated(tracked, digest, chosen.plan_key)
+    tracked.close()
 
     for line in _table(scores["test"]):
         say(f"test {line[0]:<28} {line[1]:>7}  {line[2]}")
@@ -337,6 +339,5 @@ def _table(score: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _markdown(score: dict[str, Any], tracked: Run) -> str:
     lines = [f"| {name} | {value} | {interval} |" for name, value, interval in _table(score)]
-    link = f"\n\n[The run in MLflow]({tracked.url()})" if tracked.url() else ""
     header = f"## Test split, {score['n']:,} faces\n\n| metric | value | 95 % interval |\n|---|---:|---|\n"
-    return header + "\n".join(lines) + link + "\n"
+    return header + "\n".join(lines) + "\n" + run_note(tracked)

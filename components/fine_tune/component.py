@@ -5,6 +5,15 @@ from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Model, Output
 
 from components.images import image
 
+#: Where each group of settings begins, for --help and the reference.
+GROUPS = {
+    "the network": "backbone",
+    "the loss": "loss",
+    "the training": "epochs",
+    "how it runs": "precision",
+    "what it resumes from, and its place in a table": "checkpoint_dir",
+}
+
 
 @dsl.component(base_image=image("fine_tune"), install_kfp_package=False)
 def fine_tune(
@@ -76,11 +85,11 @@ def fine_tune(
         backbone_args: Further arguments of the backbone, as JSON, e.g. {"pad_type": "same"}.
         weights: File of pre-trained weights (safetensors, .pth or .pkl); empty to train from scratch.
         input_norm: How pixels are normalised: paper (ImageNet mean and std) or native (what the weights expect).
-        freeze_stages: First stages of the backbone that do not train, 0 to 5; -1 for the paper's (3, 0 from scratch).
+        freeze_stages: First stages of the backbone that do not train; -1 to 5, -1 for the paper's (3, 0 from scratch).
         keep_batchnorm: BatchNorm layers that keep their statistics: frozen (those of frozen stages), all, none; auto is
             all for weights with folded BatchNorm, else frozen.
-        feature_dim: Width of the layer before the output layer. The paper: 512.
-        image_size: Side of the square that the network sees, in pixels. The paper: 224.
+        feature_dim: Width of the layer before the output layer; 1 to 65536. The paper: 512.
+        image_size: Side of the square that the network sees, in pixels; 32 to 1024. The paper: 224.
         loss: softmax, center+softmax, weighted_softmax, center+weighted_softmax or weighted_cluster+weighted_softmax.
         center_lambda: Weight of the center part where the loss has one; 0 or more. The paper: 0.5.
         center_gamma: Step size of the centers of the center part; above 0. Wen et al. 2016: 0.5.
@@ -89,18 +98,18 @@ def fine_tune(
         cluster_alpha: Constant in the denominator of Eq. 4; above 0. The paper: 1.
         center_init: Where centers start: normal, zeros or class_means. Not given in the paper.
         center_update: paper (Eq. 8-9, sign mended) or gradient (through the denominator of Eq. 4 as well).
-        center_step_limit: Largest share of the way to its class that a center moves in a step (Eq. 9); 0 for no limit.
+        center_step_limit: Largest share of the way to its class that a center moves in a step (Eq. 9); 0 or more, 0 for no limit, as in the paper.
         feature_norm: none, or l2 to divide features and centers by their length inside the center or cluster part.
         alpha_scale: absolute, or features to multiply cluster_alpha by the features' mean square length.
-        lambda_warmup_epochs: Epochs over which lambda rises from 0 to its value; 0 for none, as in the paper.
+        lambda_warmup_epochs: Epochs over which lambda rises from 0 to its value; 0 or more, 0 for none, as in the paper.
         stop_on_collapse: Stop with an error when every face gets nearly the same feature.
         reduction: How a batch is averaged: weighted_mean (over the sum of its weights), mean or sum.
         epochs: Passes over the training split; 1 or more. Not given in the paper.
-        batch_size: Images a step, over all processes. The paper: 36 pre-trained, 30 from scratch.
-        learning_rate: Initial learning rate of SGD. The paper: 0.001 pre-trained, 0.01 from scratch.
-        momentum: Momentum of SGD. The paper: 0.9.
-        weight_decay: Weight decay of SGD, never on centers. The paper: 0.0005.
-        halve_learning_rate_every: Epochs after which the learning rate is halved. The paper: 10.
+        batch_size: Images a step, over all processes; 2 or more. The paper: 36 pre-trained, 30 from scratch.
+        learning_rate: Initial learning rate of SGD; above 0. The paper: 0.001 pre-trained, 0.01 from scratch.
+        momentum: Momentum of SGD; 0 or more, below 1. The paper: 0.9.
+        weight_decay: Weight decay of SGD, never on centers; 0 or more. The paper: 0.0005.
+        halve_learning_rate_every: Epochs after which the learning rate is halved; 1 or more. The paper: 10.
         crop_scale_min: Smallest share of a face's area that a random crop keeps; above 0, up to 1.
         select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
         precision: float32, bfloat16 or float16 (float16 on GPUs alone); auto measures at the start whether bfloat16 is fast
@@ -108,14 +117,14 @@ def fine_tune(
         deterministic: Use deterministic algorithms alone, so that equal runs on one machine are equal to the bit; slower.
         channels_last: Keep images and weights channels last in memory: the same numbers to rounding, faster on most GPUs.
         compile_model: Compile the network with torch.compile: a slow start, then faster steps. Needs a C++ compiler.
-        processes: Processes that divide each batch, one a GPU; 0 for as many as there are GPUs (1 on a CPU).
-        workers: Processes that load images for each process that trains; 0 for its share of the cores, at most 8. The
+        processes: Processes that divide each batch, one a GPU, 0 to 64; 0 for as many as there are GPUs (1 on a CPU).
+        workers: Processes that load images for each process that trains, 0 to 128; 0 for its share of the cores, at most 8. The
             result does not depend on it.
-        seed: Seed of the head, the centers, the order of images and their crops.
+        seed: Seed of the head, the centers, the order of images and their crops; 0 or more.
         checkpoint_dir: Folder or s3://bucket/prefix for what a stopped run resumes from, in a sub-folder of its own; empty
             for none.
-        checkpoint_every: Steps between checkpoints within an epoch; 0 for one at the end of each epoch.
-        row: Number of this model in the paper's Tables 5 and 6, 1 to 20; 0 for none.
+        checkpoint_every: Steps between checkpoints within an epoch; 0 or more, 0 for one at the end of each epoch.
+        row: Number of this model in the paper's Tables 5 and 6; 0 to 20, 0 for none.
         pretrained: What the weights were trained on, as tables and run names say it; empty for the file's name.
         weights_digest: SHA-256 of the weights file, checked, so that cached results follow it; set by the launcher.
 

@@ -11,8 +11,7 @@ from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import learning_curves
 from affectflow.models import ExpressionModel
 from affectflow.progress import say, warn
-from affectflow.serving import input_example, signature
-from affectflow.tracking import Run
+from affectflow.tracking import Run, run_note
 from affectflow.training.inputs import Inputs
 from affectflow.training.loop import Row
 from components.fine_tune.settings import Paths, Settings
@@ -92,7 +91,7 @@ def write_pages(chosen: Settings, paths: Paths, tracked: Run, rows: list[Row], b
         tracked.log_bytes(curves, name="learning_curves.png", folder="training")
         tracked.log_folder(paths.history, folder="training/history")
         tracked.log_file(Path(paths.model) / "model.json", folder="training")
-        tracked.log_model(paths.model, signature=signature(), input_example=input_example())
+        tracked.log_model(paths.model)
 
 
 def say_end(paths: Paths, best: Row) -> None:
@@ -104,11 +103,10 @@ def say_end(paths: Paths, best: Row) -> None:
 
 
 def _summary(chosen: Settings, best: Row, tracked: Run) -> str:
-    link = f"\n[The run in MLflow]({tracked.url()})\n" if tracked.url() else ""
     return (
         f"## {run_name(chosen)}\n\nKept epoch {best['epoch']:.0f} of {chosen.epochs} ({chosen.select}).\n\n"
         "| on validation | |\n|---|---:|\n"
         f"| UAR | {best['val_uar']:.4f} |\n| accuracy | {best['val_accuracy']:.4f} |\n"
         f"| F1 macro | {best['val_f1_macro']:.4f} |\n| loss | {best['val_loss']:.4f} |\n"
-        f"| cluster term | {best['cluster_state']} |\n{link}"
+        f"| cluster term | {best['cluster_state']} |\n{run_note(tracked)}"
     )

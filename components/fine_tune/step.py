@@ -4,6 +4,7 @@ import contextlib
 import functools
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -63,7 +64,7 @@ def _train(chosen: Settings, paths: Paths) -> None:
     loss = build_joint_loss(chosen, class_weights)
     reporting.say_start(chosen, inputs, network.model, device)
 
-    with _tracked(chosen, row_key, reporting.tags(chosen, inputs, code)) as tracked:
+    with _tracked(chosen, paths, row_key, reporting.tags(chosen, inputs, code)) as tracked:
         tracked.log_params(chosen.deciding(), prefix="train")
         tracked.log_dataset(
             name="faces",
@@ -102,11 +103,14 @@ def _train(chosen: Settings, paths: Paths) -> None:
         trainer.checkpoints.clear()
 
 
-def _tracked(chosen: Settings, row_key: str, tags: dict[str, str]) -> contextlib.AbstractContextManager[Run]:
+def _tracked(
+    chosen: Settings, paths: Paths, row_key: str, tags: dict[str, str]
+) -> contextlib.AbstractContextManager[Run]:
     """Return the model's run, or an untracked one where another process has it."""
     if rank() > 0:
         return contextlib.nullcontext(Run())
-    return model_run(name=reporting.run_name(chosen), row_key=row_key, tags=tags)
+    journal = chosen.checkpoint_dir or str(Path(paths.model).absolute().parent)
+    return model_run(name=reporting.run_name(chosen), row_key=row_key, tags=tags, journal=journal)
 
 
 def _write_history(paths: Paths, rows: list[Row]) -> None:

@@ -43,13 +43,13 @@ def fine_tune_distributed(
         job_image: Image of the nodes: that of fine_tune.
         settings: Settings of fine_tune by name, those that differ from its defaults, e.g. {"epochs": 20}.
         nodes: Nodes, each with a pod of the job; 1 to 64.
-        gpus_per_node: GPUs of each node, each with a process; 0 for one process a node on its CPU.
+        gpus_per_node: GPUs of each node, each with a process, 0 to 16; 0 for one process a node on its CPU.
         cpus_per_node: Cores of each node's pod.
         memory_per_node: Memory of each node's pod.
         shared_dir: Folder on a volume that this step and all nodes mount at the same path, for writing.
         runtime: Name of the TrainingRuntime: what the nodes' pods look like.
         namespace: Where the job runs; empty for this step's own namespace.
-        hours: After which the job is ended.
+        hours: After which the job is ended; 1 to 8760.
 
     Returns:
         model: Weights and how to build and feed the network.

@@ -5,6 +5,14 @@ from kfp.dsl import HTML, Dataset, Markdown, Output
 
 from components.images import image
 
+#: Where each group of settings begins, for --help and the reference.
+GROUPS = {
+    "what is read": "source",
+    "how faces are cut and stored": "face_size",
+    "what is set aside": "max_quarantined",
+    "how it runs": "seed",
+}
+
 
 @dsl.component(base_image=image("ingest_affectnet"), install_kfp_package=False)
 def ingest_affectnet(
@@ -47,9 +55,9 @@ def ingest_affectnet(
         jpeg_quality: Quality of the stored JPEG files; 50 to 100.
         max_quarantined: Share of rows that may be set aside before the step stops; 0 to 1.
         conflicting_labels: What to do with faces of the same pixels and different labels: keep (they can only train), or drop into the quarantine.
-        near_duplicate_distance: Faces whose 64-bit perceptual hashes differ in at most so many bits count as the same content and never stand in two splits; 0 to 8, -1 for exact duplicates alone. 2 is cautious.
-        seed: Seed of the drawn faces.
-        workers: Processes that decode; 0 means one a core. The result does not depend on it.
+        near_duplicate_distance: Faces whose 64-bit perceptual hashes differ in at most so many bits count as the same content and never stand in two splits; -1 to 8, -1 for exact duplicates alone. 2 is cautious.
+        seed: Seed of the drawn faces; 0 or more.
+        workers: Processes that decode, 0 to 256; 0 means one a core. The result does not depend on it.
         checkpoint_dir: Folder or s3://bucket/prefix where finished shards are kept, in a sub-folder of their own, until the dataset is whole, so that a stopped run goes on from them; empty for none.
         source_digest: Digest of the source's content, so that cached results follow it; set by the launcher.
 

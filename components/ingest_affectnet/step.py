@@ -29,7 +29,7 @@ from affectflow.labels import EXPRESSIONS
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
 from affectflow.storage import open_storage
-from affectflow.tracking import Run, step_run
+from affectflow.tracking import Run, run_note, step_run
 from components.code_digest import code_digest
 
 SYNTHETIC = "synthetic"
@@ -81,7 +81,8 @@ def run(
     ``source_digest`` is not checked: it is a parameter so that cached results follow the source's content.
     """
     chosen = check_settings(Settings, **settings)
-    with step_run("ingest_affectnet") as tracked, _source(chosen) as source:
+    journal = chosen.checkpoint_dir or str(Path(faces).absolute().parent)
+    with step_run("ingest_affectnet", journal) as tracked, _source(chosen) as source:
         listing = list_faces(source, chosen.layout)
         say(f"{len(listing.faces):,} faces listed in layout {listing.layout}")
         checkpoints = _checkpoints(chosen, listing)
@@ -105,7 +106,7 @@ def run(
         write_file(class_distribution, class_distribution_html(header["counts"]))
         write_file(contact_sheet, contact_sheet_html(_some_faces(dataset)))
         write_file(quarantine_sheet, quarantine_html(pictures, header["quarantined"]))
-        write_file(summary, text)
+        write_file(summary, text + run_note(tracked))
         _track(
             tracked,
             chosen,

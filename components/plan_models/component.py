@@ -40,10 +40,10 @@ def plan_models(
         backbone_map: Backbones to train in place of the paper's, as JSON, e.g. {"resnet50": "resnet18"}; the report
             says so.
         backbone_args: Further arguments of every backbone, as JSON; those in a weights file's metadata are taken anyway.
-        learning_rate_scratch: Initial learning rate of rows 1 to 5 and 11 to 15. The paper: 0.01.
-        learning_rate_pretrained: Initial learning rate of rows 6 to 10 and 16 to 20. The paper: 0.001.
-        batch_size_scratch: Images a step in rows 1 to 5 and 11 to 15. The paper: 30.
-        batch_size_pretrained: Images a step in rows 6 to 10 and 16 to 20. The paper: 36.
+        learning_rate_scratch: Initial learning rate of rows 1 to 5 and 11 to 15; above 0. The paper: 0.01.
+        learning_rate_pretrained: Initial learning rate of rows 6 to 10 and 16 to 20; above 0. The paper: 0.001.
+        batch_size_scratch: Images a step in rows 1 to 5 and 11 to 15; 2 or more. The paper: 30.
+        batch_size_pretrained: Images a step in rows 6 to 10 and 16 to 20; 2 or more. The paper: 36.
         weights_vggface2_digest: SHA-256 of weights_vggface2, checked when it is loaded; set by the launcher.
         weights_imagenet_digest: SHA-256 of weights_imagenet, checked when it is loaded; set by the launcher.
         settings: All that decides a result beside this step's own settings; set by the pipeline.

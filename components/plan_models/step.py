@@ -13,7 +13,7 @@ from affectflow.progress import say
 from affectflow.report.published import PUBLISHED_ROWS, PublishedRow, published_row
 from affectflow.steps import StepSettings, check_settings
 from affectflow.storage import is_s3, open_storage
-from affectflow.tracking import tracking_uri
+from affectflow.tracking import run_note, surrounding_run, tracking_uri
 
 #: A KFP parameter may not be much longer than 100 kB, and an entry has about 500 bytes.
 MOST_MODELS = 200
@@ -101,7 +101,7 @@ def run(*, summary: str, **settings: Any) -> list[dict[str, Any]]:
         )
     # Seed by seed, so that a run that is stopped early has all rows of its first seeds.
     models = [_plan(chosen, row, seed) for seed in chosen.seeds for row in rows]
-    write_file(summary, _table(models))
+    write_file(summary, _table(models) + run_note(surrounding_run()))
     say(f"planned {len(models)} models: {len(rows)} rows of Tables 5 and 6, {len(chosen.seeds)} seeds")
     return models
 

@@ -31,7 +31,7 @@ def split_dataset(
         policy: How the test set is found: paper (pool and draw) or official (the list that the dataset holds out).
         val_per_class: Faces of every expression for validation; 1 or more. The paper: 500.
         test_per_class: Faces of every expression for test, with policy paper; 1 or more. The paper: 500.
-        seed: Seed of the draw.
+        seed: Seed of the draw; 0 or more.
 
     Returns:
         splits: Which face stands in which split.

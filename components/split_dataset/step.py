@@ -12,6 +12,7 @@ from affectflow.data.splits import SPLITS, Policy, write_splits
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
 from affectflow.steps import StepSettings, check_settings
+from affectflow.tracking import run_note, surrounding_run
 
 
 class Settings(StepSettings):
@@ -39,7 +40,7 @@ def run(*, faces: str, splits: str, summary: str, **settings: Any) -> dict[str, 
         )
     text = _summary(header)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    write_file(summary, text)
+    write_file(summary, text + run_note(surrounding_run()))
     say(text)
     return header
 

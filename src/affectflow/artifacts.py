@@ -1,8 +1,9 @@
 """Artifacts: folders that steps pass on, each with a header that says what is in it.
 
-A folder is written under a temporary name, synced and renamed when whole, so a killed step leaves nothing that looks
-finished; what it leaves is removed by the next writer. Its header is a JSON file with ``artifact`` (the kind), ``schema_version`` and ``files`` (bytes and
-SHA-256 of every other file); :func:`open_artifact` checks all of them.
+A folder is written under a temporary name, synced and renamed when whole, so a killed step leaves nothing that
+looks finished; what it leaves is removed by the next writer. Its header is a JSON file with ``artifact`` (the
+kind), ``schema_version`` and ``files`` (bytes and SHA-256 of every other file); :func:`open_artifact` checks all
+of them.
 """
 
 import contextlib

@@ -16,17 +16,22 @@ class HeaderFields(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class TrainedModel(HeaderFields):
+class NamedModel(HeaderFields):
     """What is said of a model wherever it is named."""
 
-    row: int
+    row: int | None
     backbone: str
     pretrained: str
     loss: str
     seed: int
     settings: dict[str, Any]
-    selected_epoch: int
+
+
+class ServedModel(HeaderFields):
+    """Of ``model.json``: how the network is fed."""
+
     image_size: Annotated[int, Field(ge=1, le=4096)]
+    input_norm: dict[str, Any]
 
 
 class _ModelInputs(HeaderFields):
@@ -37,11 +42,11 @@ class _Selection(HeaderFields):
     select: str
 
 
-class ModelHeader(TrainedModel):
+class ModelHeader(NamedModel, ServedModel):
     """Of ``model.json``, beside what builds the network again."""
 
+    selected_epoch: int
     inputs: dict[str, str]
-    input_norm: dict[str, Any]
 
     @model_validator(mode="after")
     def _check_inner(self) -> Self:
@@ -74,7 +79,7 @@ class SplitScores(HeaderFields):
 class MetricsHeader(HeaderFields):
     """Of ``metrics.json``."""
 
-    model: TrainedModel
+    model: NamedModel
     test_set_digest: str
     val: SplitScores
     test: SplitScores

@@ -27,7 +27,7 @@ th { background: var(--card); font-weight: 600; } th.text, td.text { text-align:
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); font-weight: 600; }
 figure { margin: .6rem 0; overflow-x: auto; } figcaption { color: var(--soft); font-size: .875rem; }
 .row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
-img { max-width: min(100%, 62rem); height: auto; background: #fff; border: 1px solid var(--line);
+img { max-width: min(100%, 62rem); height: auto; box-sizing: border-box; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; }
 @media (max-width: 40rem) { figure img { max-width: none; width: 38rem; } }
 .thumbnails { display: grid; gap: 6px; grid-template-columns: repeat(auto-fill, 6rem); }

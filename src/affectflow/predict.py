@@ -1,26 +1,43 @@
-"""Say which expressions pictures of faces show: ``python -m affectflow.predict --model URI image.jpg …``.
+"""Say which expressions pictures of faces show: ``python -m affectflow.predict --model URI image.jpg folder …``.
 
-A picture holds one face, cut out as in the training data. Exit codes: 0 done, 2 something to mend.
+A picture holds one face, cut out as in the training data. Folders are searched for pictures; what cannot be read
+in them is named and left out. With --output-dir the answers are written as a table (predictions.csv) and as a page
+with the pictures (contact_sheet.html). Exit codes: 0 done, 2 something to mend.
 """
 
-import sys
-from collections.abc import Sequence
+import argparse
+import csv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectflow.command_line import OneLineParser
+from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.data.crops import decode_picture
 from affectflow.data.quarantine import FaceError
 from affectflow.errors import USER_ERROR, AffectflowError, DataError, what_got_wanted
-from affectflow.progress import say
+from affectflow.progress import progress, report_error, say, warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLE_FILE, SHEET_FILE = "predictions.csv", "contact_sheet.html"
+
+#: Endings by which pictures are found in a folder.
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+#: Pictures that are in memory at a time.
+_BATCH = 64
+#: Unreadable files of a folder that are named.
+_NAMED = 3
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table with a line a picture and return the exit code."""
-    parser = OneLineParser(prog="python -m affectflow.predict", description=__doc__)
+    """Print a table with a line a picture, write the sheet, and return the exit code."""
+    parser = OneLineParser(
+        prog="python -m affectflow.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--model",
         required=True,
@@ -28,15 +45,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="in MLflow, e.g. models:/affectflow@champion or runs:/ID/model (MLFLOW_TRACKING_URI says where), "
         "or a model folder that fine_tune wrote",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture of one face")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help=f"where {TABLE_FILE} and {SHEET_FILE} go")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture of one face, or a folder")
+    add_message_flags(parser)
     flags = parser.parse_args(argv)
     try:
-        for line in table(flags.images, predict(flags.model, flags.images)):
+        images = find_images(flags.images)
+        probability = predict(flags.model, images)
+        for line in table(images, probability):
             say(line)
+        if flags.output_dir:
+            write_table(flags.output_dir / TABLE_FILE, images, probability)
+            write_sheet(flags.output_dir / SHEET_FILE, images, probability, model=flags.model)
+            say(f"made: {flags.output_dir / TABLE_FILE}, {flags.output_dir / SHEET_FILE}")
     except AffectflowError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        report_error(str(error))
         return USER_ERROR
     return 0
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the named pictures, and in sorted order those in the named folders and below that can be read.
+
+    Raises:
+        DataError: a named picture is not there, or a folder holds none that can be read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            _read(path)
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        broken = [file for file in inside if not _can_be_read(file)]
+        if broken:
+            named = ", ".join(str(file) for file in broken[:_NAMED]) + (", …" if len(broken) > _NAMED else "")
+            warn(f"left out {len(broken)} of {len(inside)} pictures in {path} that cannot be read: {named}")
+        if len(broken) == len(inside):
+            raise DataError(
+                what_got_wanted(
+                    str(path), got="no picture that can be read", wanted="JPEG, PNG, …", do="check the folder"
+                )
+            )
+        found += sorted(set(inside) - set(broken))
+    return found
 
 
 def predict(model: str, images: Sequence[Path]) -> "pd.DataFrame":
@@ -53,16 +105,15 @@ def predict(model: str, images: Sequence[Path]) -> "pd.DataFrame":
 
     from affectflow.serving import IMAGE_COLUMN
 
-    contents = [_read(path) for path in images]  # before the model is loaded, which takes a while
-    frame = pd.DataFrame({IMAGE_COLUMN: contents})
-    if Path(model).is_dir():
-        from affectflow.serving import ExpressionPredictor
-
-        return ExpressionPredictor(model).predict(frame)
-    from affectflow.tracked_models import load_predictor
-
-    probability: pd.DataFrame = load_predictor(model).predict(frame)
-    return probability
+    _read(images[0])  # before the model is loaded, which takes a while
+    predict_frame = _predictor(model)
+    starts = range(0, len(images), _BATCH)
+    parts = []
+    for start in progress(starts, total=len(starts), desc="predicting", unit=f"batches of {_BATCH}"):
+        batch = images[start : start + _BATCH]
+        contents = [_read(path) for path in batch]
+        parts.append(predict_frame(pd.DataFrame({IMAGE_COLUMN: contents})))
+    return pd.concat(parts, ignore_index=True)
 
 
 def table(images: Sequence[Path], probability: "pd.DataFrame") -> list[str]:
@@ -75,6 +126,52 @@ def table(images: Sequence[Path], probability: "pd.DataFrame") -> list[str]:
         shares = "  ".join(f"{value:>8.1%}" for value in row)
         lines.append(f"{name:<{width}}  {row.idxmax()!s:<10}  {shares}")
     return lines
+
+
+def write_table(file: Path, images: Sequence[Path], probability: "pd.DataFrame") -> None:
+    """Write a row a picture: its path, the most probable expression, every probability."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "expression", *probability.columns])
+        for path, (_, row) in zip(images, probability.iterrows(), strict=True):
+            writer.writerow([str(path), row.idxmax(), *(f"{value:.6f}" for value in row)])
+
+
+def write_sheet(file: Path, images: Sequence[Path], probability: "pd.DataFrame", *, model: str) -> None:
+    """Write the page with the pictures and what they are said to show."""
+    from affectflow.model_report.prediction_sheet import prediction_sheet
+    from affectflow.model_report.thumbnails import thumbnail
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    page = prediction_sheet(
+        "What the faces are said to show",
+        [path.name for path in images],
+        probability.to_numpy(),
+        [str(name) for name in probability.columns],
+        picture=lambda position: thumbnail(decode_picture(_read(images[position]))),
+        note=f"{len(images):,} pictures, model {model}.",
+    )
+    file.write_text(page, encoding="utf-8")
+
+
+def _predictor(model: str) -> "Callable[[pd.DataFrame], pd.DataFrame]":
+    if Path(model).is_dir():
+        from affectflow.serving import ExpressionPredictor
+
+        return ExpressionPredictor(model).predict
+    from affectflow.tracked_models import load_predictor
+
+    predictor: Callable[[pd.DataFrame], pd.DataFrame] = load_predictor(model).predict
+    return predictor
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        _read(path)
+    except DataError:
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:

@@ -15,12 +15,9 @@ from typing import Any, TypeVar
 from affectflow.errors import SettingsError, StorageError, TrackingError, what_got_wanted
 from affectflow.progress import warn
 from affectflow.storage import is_s3, open_storage
-from affectflow.tracking import tracking_uri
+from affectflow.tracking import TRACKING_VARIABLE, tracking_uri
 
 Result = TypeVar("Result")
-
-#: Set by pipelines on a cluster: a step without a tracking server fails, instead of going on untracked.
-TRACKING_VARIABLE = "AFFECTFLOW_TRACKING"
 
 #: How long a server may be away before a step gives up, in seconds.
 PATIENCE_VARIABLE = "AFFECTFLOW_RETRY_SECONDS"
@@ -83,8 +80,8 @@ def with_patience(ask: Callable[[], Result], *, who: str) -> Result:
 
 
 def _check_tracking() -> None:
-    uri = tracking_uri()
-    if not uri and os.environ.get(TRACKING_VARIABLE) == "required":
+    uri, wanted = tracking_uri(), os.environ.get(TRACKING_VARIABLE) in ("required", "strict")
+    if not uri and wanted:
         raise TrackingError(
             what_got_wanted(
                 "MLFLOW_TRACKING_URI",
@@ -98,14 +95,15 @@ def _check_tracking() -> None:
     try:
         with_patience(lambda: _ask_mlflow(uri.rstrip("/")), who=f"MLflow at {uri}")
     except AwayError as error:
-        raise TrackingError(
-            what_got_wanted(
-                f"MLflow at {uri}",
-                got=str(error),
-                wanted="a server that answers",
-                do="check MLFLOW_TRACKING_URI, and whether the server runs",
-            )
-        ) from None
+        line = what_got_wanted(
+            f"MLflow at {uri}",
+            got=str(error),
+            wanted="a server that answers",
+            do="check MLFLOW_TRACKING_URI, and whether the server runs",
+        )
+        if wanted:
+            raise TrackingError(line) from None
+        warn(f"{line}; a step whose run is known goes on without it")
 
 
 def _ask_mlflow(uri: str) -> None:

@@ -1,7 +1,7 @@
 """Messages and progress of steps: a bar on a terminal, a plain line now and then in a log.
 
-Credentials are masked. How much is said is read from the environment, so that a pipeline's steps and a training's processes, which
-inherit it, say as much as the command that started them.
+Credentials are masked. How much is said is read from the environment, so that a pipeline's steps and a training's
+processes, which inherit it, say as much as the command that started them.
 """
 
 import contextlib

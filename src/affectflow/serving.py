@@ -20,7 +20,7 @@ from PIL import Image
 from affectflow.data.crops import decode_picture, squared
 from affectflow.data.quarantine import FaceError
 from affectflow.errors import DataError, what_got_wanted
-from affectflow.headers import ModelHeader, check_header
+from affectflow.headers import ServedModel, check_header
 from affectflow.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ExpressionPredictor:
 
         self._device = best_device()
         model, self._header = load_model(model_folder)
-        check_header(model_folder, "model", self._header, ModelHeader)
+        check_header(model_folder, "model", self._header, ServedModel)
         self._model = model.to(self._device)
         self._normalise = Normalize(InputNorm.from_json(self._header["input_norm"])).to(self._device)
 

@@ -8,14 +8,15 @@ _DISK_WORDS = ("no space left on device", "disk quota exceeded", "os error 28")
 _MEMORY_WORDS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "out of memory",
     "can't start new thread", "failed to allocate", "unable to allocate", "resource temporarily unavailable",
-    "defaultcpuallocator", "mmap() failed", "failed to map segment",
+    "defaultcpuallocator", "could not create a primitive", "dataloader timed out", "mmap() failed",
+    "failed to map segment",
 )  # fmt: skip
 
 
 def shortage(error: BaseException) -> str | None:
     """Return the one line for an error that a full disk or a lack of memory caused; None for any other.
 
-    Libraries raise errors of many types for both, often while they handle another, so the whole chain is looked at.
+    Libraries raise errors of many types for both, often while they handle another: the whole chain is looked at.
     """
     for one in _chain(error):
         text = str(one).lower()

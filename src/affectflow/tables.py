@@ -32,6 +32,8 @@ def read_table(
         # Its metadata is written by pandas for pandas, and is not ours to trust.
         table = pq.read_table(file).replace_schema_metadata()
         table.validate(full=True)
+    except MemoryError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise wrong(f"an unreadable table ({error})", "a Parquet file") from None
     if schema is not None:

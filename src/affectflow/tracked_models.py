@@ -107,6 +107,28 @@ def download_model(reference: str, destination: Path) -> TrackedModel:
     )
 
 
+def download_file(run_id: str, path: str, destination: Path) -> None:
+    """Copy one file of a run's artifacts into a folder.
+
+    Raises:
+        TrackingError: there is no such run or file, or no server is set.
+    """
+    _require_server(f"run {run_id!r}")
+    with readable_errors():
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        client.get_run(run_id)
+        found = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0] or None)}
+        if path not in found:
+            line = what_got_wanted(
+                f"run {run_id}", got=f"no {path}", wanted="a model's run", do="pass the id of a fine_tune run"
+            )
+            raise TrackingError(line)
+        with tempfile.TemporaryDirectory(dir=destination) as temporary:
+            shutil.move(client.download_artifacts(run_id, path, temporary), destination)
+
+
 @dataclass(frozen=True)
 class Champion:
     """The registered model's version that has the alias ``champion``: its number, and its evaluation's address."""

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ from typing_extensions import override
 
 from affectflow.artifacts import TRACKING_SIDECAR, dump_json
 from affectflow.errors import AffectflowError, TrackingError, what_got_wanted
+from affectflow.masking import mask
 
 #: Names the pipeline's run to the steps of a local pipeline. In the environment, so that it is no cache key.
 PARENT_RUN_ID = "AFFECTFLOW_PARENT_RUN_ID"
 
 DEFAULT_EXPERIMENT = "affectflow"
 ROW_KEY = "row_key"
+
+#: ``strict``: a server that is away is an error; ``required``: there must be one. Else entries wait for it.
+TRACKING_VARIABLE = "AFFECTFLOW_TRACKING"
 
 #: Tag: the one line with which the run's step failed.
 ERROR = "error"
@@ -49,8 +53,14 @@ class Run:
     def delete_tag(self, name: str) -> None:
         """Delete a tag where there is one."""
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log numbers of one step, e.g. one epoch; those that are not finite are left out."""
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0, at: int | None = None) -> None:
+        """Log numbers of one step, e.g. one epoch; those that are not finite are left out.
+
+        Args:
+            values: by name.
+            step: their place on the axis.
+            at: when they were measured, in milliseconds since 1970; None for now.
+        """
 
     def log_file(self, path: str | Path, *, folder: str = "") -> None:
         """Log a file as an artifact of the run, under ``folder``."""
@@ -72,8 +82,14 @@ class Run:
             counts: faces by expression, in code order.
         """
 
-    def log_model(self, model_folder: str | Path, *, signature: Any, input_example: Any) -> None:
+    def log_model(self, model_folder: str | Path) -> None:
         """Log a ``model/`` artifact as an MLflow model that :mod:`affectflow.serving` loads without a pickle."""
+
+    def end(self, status: str) -> None:
+        """Mark the run as ``FINISHED`` or ``FAILED``."""
+
+    def close(self) -> None:
+        """Wait for what is still on its way to the server."""
 
     def url(self) -> str:
         """Return the address of the run's page, or ``""`` where there is none."""
@@ -94,7 +110,7 @@ class MlflowRun(Run):
         from mlflow.entities import Param
 
         params = [
-            Param(f"{prefix}.{name}", value if isinstance(value, str) else json.dumps(value))
+            Param(f"{prefix}.{name}", mask(value if isinstance(value, str) else json.dumps(value)))
             for name, value in values.items()
         ]
         self._client.log_batch(self.run_id, params=params)
@@ -111,13 +127,13 @@ class MlflowRun(Run):
             self._client.delete_tag(self.run_id, name)
 
     @override
-    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0, at: int | None = None) -> None:
         import math
         import time
 
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = at or int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
         self._client.log_batch(self.run_id, metrics=metrics)
 
@@ -153,27 +169,46 @@ class MlflowRun(Run):
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags=[tag])])
 
     @override
-    def log_model(self, model_folder: str | Path, *, signature: Any, input_example: Any) -> None:
+    def log_model(self, model_folder: str | Path) -> None:
         import mlflow
+        from mlflow.models import Model
 
         from affectflow import __version__
+        from affectflow.serving import input_example, signature
 
-        mlflow.pyfunc.log_model(
+        Model.log(  # what mlflow.pyfunc.log_model does, for a run that is not the active one of this thread
+            artifact_path=None,
             name="model",
+            flavor=mlflow.pyfunc,
+            run_id=self.run_id,
             loader_module="affectflow.serving",
             data_path=str(model_folder),
-            signature=signature,
-            input_example=input_example,
+            signature=signature(),
+            input_example=input_example(),
             pip_requirements=[f"affectflow[torch]=={__version__}"],
         )
 
+    def has_model(self) -> bool:
+        """Return whether a model was logged to the run."""
+        outputs = self._client.get_run(self.run_id).outputs
+        return bool(outputs and outputs.model_outputs)
+
+    @override
+    def end(self, status: str) -> None:
+        self._client.set_terminated(self.run_id, status)
+
     @override
     def url(self) -> str:
-        uri = tracking_uri()
-        if not uri.startswith("http"):
+        if not tracking_uri().startswith("http"):
             return ""
-        experiment = self._client.get_run(self.run_id).info.experiment_id
-        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{self.run_id}"
+        return run_url(self._client.get_run(self.run_id).info.experiment_id, self.run_id)
+
+
+def run_url(experiment_id: str, run_id: str) -> str:
+    """Return the address of a run's page on the server, without user and password."""
+    scheme, _, rest = tracking_uri().partition("://")
+    host = rest.rpartition("@")[2].rstrip("/")
+    return f"{scheme}://{host}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def tracking_uri() -> str:
@@ -181,8 +216,13 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
+def is_strict() -> bool:
+    """Return whether a tracking server that is away is an error, and not a reason to keep entries for later."""
+    return os.environ.get(TRACKING_VARIABLE) == "strict"
+
+
 @contextlib.contextmanager
-def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def model_run(*, name: str, row_key: str, tags: Mapping[str, str], journal: str = "") -> Iterator[Run]:
     """Start the one run of a model and end it as finished or failed.
 
     A run of the same ``row_key`` that did not finish is gone on with. Where KFP's plugin has set
@@ -192,9 +232,23 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
         name: the run's name, for people.
         row_key: digest of the model's inputs, settings, seed and code, by which the run is found again.
         tags: further tags.
+        journal: folder or ``s3://…`` where entries wait while a server is away; empty to send each at once.
+
+    Raises:
+        TrackingError: the server is away and the run is not known yet, or it refuses.
     """
     if not tracking_uri():
         yield Run()
+        return
+    if _keeps(journal):
+        with _journalled(journal, row_key, lambda: _find_or_create(name, row_key)) as run:
+            run.set_tags({ROW_KEY: row_key, **tags})
+            try:
+                yield run
+            except AffectflowError as error:
+                run.set_tags({ERROR: mask(str(error))})
+                raise
+            run.delete_tag(ERROR)
         return
     with readable_errors():
         import mlflow
@@ -217,20 +271,30 @@ def model_run(*, name: str, row_key: str, tags: Mapping[str, str]) -> Iterator[R
         try:
             yield run
         except AffectflowError as error:
-            run.set_tags({ERROR: str(error)})
+            run.set_tags({ERROR: mask(str(error))})
             raise
         run.delete_tag(ERROR)  # of an earlier attempt
 
 
 @contextlib.contextmanager
-def step_run(name: str) -> Iterator[Run]:
+def step_run(name: str, journal: str = "") -> Iterator[Run]:
     """Give the run that a step without a model writes to.
 
     This is the task's own run under KFP's plugin, the pipeline's run in a local pipeline, and a new run where
     the step runs alone.
+
+    Args:
+        name: of a new run.
+        journal: as of :func:`model_run`.
     """
     if not tracking_uri():
         yield Run()
+        return
+    if _keeps(journal):
+        parent_id = os.environ.get("MLFLOW_RUN_ID") or os.environ.get(PARENT_RUN_ID)
+        ends = not os.environ.get(PARENT_RUN_ID)
+        with _journalled(journal, name, lambda: _named_or_new(parent_id, name), ends=ends) as run:
+            yield run
         return
     with readable_errors():
         import mlflow
@@ -246,17 +310,124 @@ def step_run(name: str) -> Iterator[Run]:
         yield run
 
 
-def existing_run(artifact: str | Path) -> Run:
-    """Return the run that made an artifact, by its sidecar; untracked where there is neither."""
+def surrounding_run() -> Run:
+    """Return the run within which this process works, without starting one: the task's own, or the pipeline's."""
+    run_id = os.environ.get("MLFLOW_RUN_ID") or os.environ.get(PARENT_RUN_ID, "")
+    if not run_id or not tracking_uri():
+        return Run()
+    with readable_errors():
+        return MlflowRun(run_id)
+
+
+def run_note(run: Run) -> str:
+    """Return a line of Markdown that leads to a run, for the end of a step's summary; empty where it is untracked.
+
+    A run without a server has no address: its id is given, and what opens it.
+    """
+    if not run.run_id:
+        return ""
+    if url := run.url():
+        return f"\n[The run in MLflow]({url})\n"
+    return f"\nThe run in MLflow: `{run.run_id}` (`make ui` opens it)\n"
+
+
+def existing_run(artifact: str | Path, journal: str = "") -> Run:
+    """Return the run that made an artifact, by its sidecar; untracked where there is neither.
+
+    Args:
+        artifact: its folder.
+        journal: as of :func:`model_run`; the run is to be closed then.
+    """
     sidecar = Path(artifact) / TRACKING_SIDECAR
     if not tracking_uri() or not sidecar.is_file():
         return Run()
     run_id = _read_sidecar(sidecar)
+    if _keeps(journal):
+        from affectflow.tracking_journal import PREFIX, Journal, JournalledRun
+
+        kept = Journal(journal, f"{PREFIX}{run_id[:_KEY_LENGTH]}")
+        kept.begin(run_id, _experiment_of(run_id))
+        return JournalledRun(kept)
     with readable_errors():
         from mlflow import MlflowClient
 
         MlflowClient().get_run(run_id)
         return MlflowRun(run_id)
+
+
+def _keeps(journal: str) -> bool:
+    return bool(journal) and tracking_uri().startswith("http") and not is_strict()
+
+
+@contextlib.contextmanager
+def _journalled(place: str, key: str, find: Callable[[], tuple[str, str]], *, ends: bool = True) -> Iterator[Run]:
+    """Give a run whose entries go through a journal; one that a stopped step has left is gone on with.
+
+    Args:
+        place: of journals.
+        key: after which the run's journal is named.
+        find: returns the ids of run and experiment; called where no journal knows them.
+        ends: whether the run ends with the step.
+    """
+    from affectflow.tracking_journal import PREFIX, Journal, JournalledRun
+
+    # A server that is away is known by the first failure; the sender itself tries again.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    journal = Journal(place, f"{PREFIX}{key[:_KEY_LENGTH]}", once=True)
+    if not journal.run_id:
+        with readable_errors():
+            journal.begin(*find())
+    run = JournalledRun(journal)
+    try:
+        yield run
+    except BaseException:
+        if ends:
+            run.end("FAILED")
+        raise
+    else:
+        if ends:
+            run.end("FINISHED")
+    finally:
+        run.close()
+
+
+def _find_or_create(name: str, row_key: str) -> tuple[str, str]:
+    """Return the ids of a model's run and experiment: KFP's, an unfinished one of the same key, or a new one."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        return run_id, _experiment_of(run_id)
+    experiment_id = _experiment_id()
+    return _unfinished_run(experiment_id, row_key) or _create_run(experiment_id, name), experiment_id
+
+
+def _named_or_new(run_id: str | None, name: str) -> tuple[str, str]:
+    if run_id:
+        return run_id, _experiment_of(run_id)
+    experiment_id = _experiment_id()
+    return _create_run(experiment_id, name), experiment_id
+
+
+def _create_run(experiment_id: str, name: str) -> str:
+    from mlflow import MlflowClient
+    from mlflow.tracking.context.registry import resolve_tags
+
+    parent = os.environ.get(PARENT_RUN_ID)
+    tags = resolve_tags({"mlflow.parentRunId": parent} if parent else {})
+    return str(MlflowClient().create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+
+
+def _experiment_of(run_id: str) -> str:
+    """Return the id of a run's experiment; empty where the server cannot say just now."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    try:
+        return str(MlflowClient().get_run(run_id).info.experiment_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            with readable_errors():
+                raise
+        return ""
 
 
 def _read_sidecar(sidecar: Path) -> str:

@@ -84,8 +84,10 @@ def test_official_splits_test_on_the_validation_list_and_leave_out_its_copies(tm
         put(tmp_path / "root", f"1/{number}.png", encoded(pixels(number), "PNG"))
         (validation if number % 10 == 0 else rows).append(line(f"1/{number}.png", number // 10))
     put(tmp_path / "root", "1/copy.png", encoded(pixels(10), "PNG"))
-    root = write_manual(tmp_path / "root", [*rows, line("1/copy.png", 1)], validation)
+    # A copy of a test face in the training list, and a row of the validation list word for word.
+    root = write_manual(tmp_path / "root", [*rows, line("1/copy.png", 1), validation[2]], validation)
     header = ingest(tmp_path, source=str(root))
+    assert header["repeated_rows"] == 1
     assert header["held_out_lists"] == ["Manually_Annotated_file_lists/validation.csv"]
     header = split(tmp_path / "faces", tmp_path, policy="official", val_per_class=2)
     assert header["policy"] == "official"
@@ -101,6 +103,13 @@ def test_official_splits_test_on_the_validation_list_and_leave_out_its_copies(tm
     assert (faces["source_list"].str.contains("validation") == (faces["split"] == "test")).all()
     assert faces.loc[faces["split"].isna(), "source_path"].tolist() == ["1/copy.png"]
     assert "1 faces with the content of a test face are left out" in (tmp_path / "splits.md").read_text()
+
+
+def test_splits_do_not_depend_on_how_faces_are_cut_and_stored(made: Path, tmp_path: Path) -> None:
+    ingest(tmp_path, face_size=48, margin=0.3, image_format="jpeg")
+    split(tmp_path / "faces", tmp_path)
+    other, table = read_splits(tmp_path / "splits")[0], read_splits(made / "splits")[0]
+    assert other.equals(table)
 
 
 def test_official_splits_need_a_held_out_list(tmp_path: Path) -> None:
@@ -202,7 +211,7 @@ def test_bad_settings_and_sources_are_one_line_and_leave_nothing(
 
 
 def test_a_split_that_does_not_fit_leaves_nothing(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at most 5 for each"):
+    with pytest.raises(DataError, match="--val-per-class and --test-per-class 5 or less"):
         split(made / "faces", tmp_path, val_per_class=500, test_per_class=500)
     with pytest.raises(SettingsError, match="--test-per-class"):
         split(made / "faces", tmp_path, test_per_class=0)

@@ -19,6 +19,8 @@ from affectflow.artifacts import open_artifact
 from affectflow.errors import SettingsError
 from components.fine_tune_distributed.step import worker_flags
 
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[2]
 TINY = {
     "backbone": "test_resnet", "freeze_stages": 0, "keep_batchnorm": "all", "image_size": 32, "feature_dim": 16,

@@ -21,6 +21,9 @@ fi
 base=$(sed -n 's/^ARG BASE_IMAGE=//p' docker/Dockerfile)
 if ! docker image inspect "$base" >/dev/null 2>&1 && ! docker pull "$base" 2>/dev/null; then
     echo "no registry has $base for us: making a stand-in"
-    docker/base_standin.sh "$base" >/dev/null
+    if ! docker/base_standin.sh "$base" >/dev/null; then
+        echo "container tests are left out: there is neither a registry nor Debian to take a base image from"
+        exit 0
+    fi
 fi
 .venv/bin/python -m pytest -v tests/containers "$@"

@@ -73,7 +73,7 @@ def test_data_steps_run_in_containers(tracked: dict[str, str], place: Path, capf
 
 
 def test_a_failed_container_never_counts_as_success(tracked: dict[str, str], place: Path) -> None:
-    for number in range(8):
+    for number in range(5):
         with pytest.raises(Exception, match=r"--source|wanted a folder|no such"):
             run_local(
                 data_only,

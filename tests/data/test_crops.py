@@ -247,3 +247,16 @@ def test_many_bytes_before_the_end_are_a_sign_of_damage() -> None:
     with pytest.raises(FaceError) as error:
         crop(with_bytes_before_the_end(encoded(pixels(22)), 200), None)
     assert error.value.reason is Reason.UNDECODABLE
+
+
+@pytest.mark.parametrize(
+    ("left", "is_kept"), [(111, True), (109, True), (113, False), (-72.5, False), (-71.5, True)]
+)
+def test_a_box_of_which_less_than_a_tenth_is_in_the_picture_is_outside(left: float, is_kept: bool) -> None:
+    data = encoded(pixels(1))  # 120 wide
+    if is_kept:
+        assert crop(data, (left, 10, 80, 80)).width == 80
+    else:
+        with pytest.raises(FaceError) as error:
+            crop(data, (left, 10, 80, 80))
+        assert error.value.reason is Reason.BOX_OUTSIDE

@@ -49,8 +49,8 @@ def test_looks_are_those_of_comparing_everything(
 
 
 def test_looks_join_groups_as_sources_and_crops_do() -> None:
-    assert find_groups(["a", "b", "c"], ["3", "2", "1"]) == ["3", "2", "1"]
-    assert find_groups(["a", "b", "c"], ["3", "2", "1"], np.array([0, 1, 0])) == ["1", "2", "1"]
+    assert find_groups(["a", "b", "c"], ["3", "2", "1"]) == ["a", "b", "c"]
+    assert find_groups(["a", "b", "c"], ["3", "2", "1"], np.array([0, 1, 0])) == ["a", "b", "a"]
     assert find_groups([], [], np.array([], dtype=int)) == []
 
 

@@ -115,6 +115,14 @@ def test_too_many_losses_stop_the_run_with_the_main_reason_and_an_example(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "root"]
 
 
+def test_exactly_the_share_that_may_be_lost_does_not_stop_a_run(tmp_path: Path) -> None:
+    put(tmp_path / "root", "1/a.jpg", encoded(pixels(1)))
+    rows = [line("1/a.jpg", valence=f"0.{number:03d}") for number in range(71)]
+    bad = [line(f"1/{number}.jpg", 11) for number in range(29)]
+    faces = run(write_manual(tmp_path / "root", rows, bad), tmp_path / "faces", max_quarantined=0.29)
+    assert (len(faces), len(faces.quarantine)) == (71, 29)
+
+
 def test_a_source_with_no_usable_face_is_an_error_whatever_may_be_lost(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing"):
         run(write_manual(tmp_path / "root", [line("1/a.jpg")]), tmp_path / "faces")
@@ -155,7 +163,7 @@ def test_groups_join_over_several_steps_and_do_not_depend_on_the_order_of_rows()
     for index, (source, crop) in enumerate(zip(sources, crops, strict=True)):
         alike = [g for g, s, c in zip(groups, sources, crops, strict=True) if s == source or c == crop]
         assert set(alike) == {groups[index]}
-    assert find_groups(["a", "a", "b", "c"], ["2", "1", "2", "3"]) == ["1", "1", "1", "3"]
+    assert find_groups(["a", "a", "b", "c"], ["2", "1", "2", "3"]) == ["a", "a", "a", "c"]
 
 
 def test_no_valence_is_stored_as_null(tmp_path: Path) -> None:

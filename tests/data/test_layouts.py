@@ -1,5 +1,7 @@
 """The layouts: what they recognise, what they yield, and what they refuse in one line."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from affectflow.data.layouts.base import ListedFace, Row
 from affectflow.data.layouts.manual import IMAGES, LISTS
 from affectflow.data.listing import list_faces
 from affectflow.data.sources import open_source
-from affectflow.errors import DataError, SettingsError
+from affectflow.errors import DataError, SettingsError, StorageError
 
 
 def read(root: Path, layout: str) -> list[Row]:
@@ -82,7 +84,10 @@ def test_other_codes_are_counted_and_left_out_even_without_a_box(tmp_path: Path)
 def test_rows_repeated_word_for_word_count_once_in_both_lists_and_when_unusable(tmp_path: Path) -> None:
     row, bad = line("1/a.jpg"), line("1/b.jpg", 99)
     listing = list_faces(write_manual(tmp_path, [row, row, bad, bad, line("1/a.jpg", 2)], [row]))
-    assert [face.source_row for face in listing.faces] == [2, 6]
+    # The held-out list's row stands for the training list's, so that an official test set stays whole.
+    assert [(face.source_list, face.source_row) for face in listing.faces] == [
+        (f"{LISTS}/validation.csv", 1), (f"{LISTS}/training.csv", 6),
+    ]  # fmt: skip
     assert len(listing.quarantined) == 1
     assert listing.repeated == 3
 
@@ -204,6 +209,21 @@ def test_folder_reports_pictures_of_unknown_classes_and_linked_folders(tmp_path:
         ("ahegao/b.jpg", "bad_label"),
         ("happy/more", "outside_root"),
     }
+
+
+def test_folder_stops_at_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_folders(tmp_path / "root", "happy/a.jpg", "happy/deep/b.jpg")
+    scandir = os.scandir
+
+    def closed(path: str) -> object:  # the tests may run as root, to whom every folder is open
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(StorageError) as error:
+        list_faces(root)
+    one_line(error, "happy/deep", "Permission denied")
 
 
 def test_folder_refuses_trees_without_classes_or_pictures(tmp_path: Path) -> None:

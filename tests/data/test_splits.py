@@ -101,15 +101,37 @@ def test_too_few_faces_name_the_class_its_count_and_the_largest_n_that_fits() ->
     with pytest.raises(DataError) as error:
         draw_splits(groups, expression, val_per_class=5, test_per_class=5, seed=0)
     text = str(error.value)
-    for words in (EXPRESSIONS[7], "9 faces", "11", "at most 4"):
+    for words in (EXPRESSIONS[7], "9 groups", "11", "--val-per-class and --test-per-class 4 or less"):
         assert words in text, text
     assert "\n" not in text
     assert largest_n(groups, expression) == 4
     draw_splits(groups, expression, val_per_class=4, test_per_class=4, seed=0)
 
 
+def test_groups_and_not_faces_are_counted_and_those_of_several_labels_are_none() -> None:
+    expression = np.repeat(np.arange(8), 30)
+    groups = names(240)
+    groups[90:120] = np.repeat(names(10), 3)  # 30 faces of surprise are 10 pictures, the first of them of
+    expression[90] = 1  # another label as well, so that 9 are left
+    groups[:30] = [f"n{number}" for number in range(30)]
+    assert largest_n(groups, expression) == 4
+    with pytest.raises(DataError, match=r"surprise: got 9 groups .* wanted 10 "):
+        draw_splits(groups, expression, val_per_class=3, test_per_class=6, seed=0)
+    split = draw_splits(groups, expression, val_per_class=3, test_per_class=3, seed=0)
+    assert count(split, expression, "val") == count(split, expression, "test") == [3] * 8
+
+
+def test_the_official_policy_names_only_the_flag_that_it_reads() -> None:
+    expression = np.repeat(np.arange(8), 10)
+    held_out = np.arange(80) % 10 == 0
+    with pytest.raises(DataError, match="pass --val-per-class 8 or less") as error:
+        draw_official_splits(names(80), expression, held_out, val_per_class=9, seed=0)
+    assert "--test-per-class" not in str(error.value)
+    draw_official_splits(names(80), expression, held_out, val_per_class=8, seed=0)
+
+
 def test_an_absent_class_is_named() -> None:
-    with pytest.raises(DataError, match="contempt: got 0 faces"):
+    with pytest.raises(DataError, match="contempt: got 0 groups"):
         draw_splits(names(70), np.repeat(np.arange(7), 10), val_per_class=1, test_per_class=1, seed=0)
 
 
@@ -120,10 +142,10 @@ def test_sizes_that_fit_only_in_one_way_are_found_and_others_are_refused() -> No
         return np.array(groups), np.array([0] * sum(sizes) + [code for code in range(1, 8) for _ in range(20)])
 
     for seed in range(20):  # a greedy walk fails for some of these orders
-        groups, expression = with_sizes([2, 2, 2, 3, 4])
+        groups, expression = with_sizes([2, 2, 2, 2, 2, 2, 2, 3])
         split = draw_splits(groups, expression, val_per_class=0, test_per_class=7, seed=seed)
         assert count(split, expression, "test")[0] == 7
-    groups, expression = with_sizes([4, 4, 4])
+    groups, expression = with_sizes([4] * 7)
     with pytest.raises(DataError, match="do not add up"):
         draw_splits(groups, expression, val_per_class=0, test_per_class=6, seed=0)
 

@@ -10,19 +10,78 @@ import torch
 
 #: Numbers that parsers stumble on, as little-endian words.
 _WORDS = (
-    b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f",
-    b"\0\0\0\x80", b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\0\1\0\0\0",
-)  # fmt: skip
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\xff\xff",
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"\0\0\0\x80",
+    b"\xff" * 8,
+    b"\xff" * 7 + b"\x7f",
+    b"\0\0\0\0\1\0\0\0",
+)
 _TEXTS = (
-    b"", b"-1", b"0", b"1e999", b"nan", b"NULL", b"9" * 400, b'"', b"\0", b"\r", b"\n", b",", b";" * 200,
-    b"../../etc/passwd", b"/etc/passwd", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"<script>", b"%s%n", b"{}", b"[",
-    b"C:\\x.jpg", b"\\\\host\\share", b"CON", b"~", b"\xed\xa0\x80",
-)  # fmt: skip
+    b"",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"nan",
+    b"NULL",
+    b"9" * 400,
+    b'"',
+    b"\0",
+    b"\r",
+    b"\n",
+    b",",
+    b";" * 200,
+    b"../../etc/passwd",
+    b"/etc/passwd",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\xe2\x80\xae",
+    b"<script>",
+    b"%s%n",
+    b"{}",
+    b"[",
+    b"C:\\x.jpg",
+    b"\\\\host\\share",
+    b"CON",
+    b"~",
+    b"\xed\xa0\x80",
+)
 #: Values that a JSON field or a checkpoint's entry does not have.
 _STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2**31 - 1, 2**31, 2**63, 10**30, -0.5, 0.1, 1e308, "", "x", "\0", "x" * 5000, "../x", "é\ud800",
-    [], [[]], [None], ["x"], {}, {"": 0}, {"bytes": -1}, [1, 2, 3], [0.5] * 8,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31 - 1,
+    2**31,
+    2**63,
+    10**30,
+    -0.5,
+    0.1,
+    1e308,
+    "",
+    "x",
+    "\0",
+    "x" * 5000,
+    "../x",
+    "é\ud800",
+    [],
+    [[]],
+    [None],
+    ["x"],
+    {},
+    {"": 0},
+    {"bytes": -1},
+    [1, 2, 3],
+    [0.5] * 8,
+)
 
 
 def damage(data: bytes, chance: random.Random, *, others: tuple[bytes, ...] = ()) -> bytes:
@@ -77,9 +136,15 @@ def _damage_node(node: Any, chance: random.Random) -> Any:
         return node
     if isinstance(node, torch.Tensor) and chance.random() < 0.7:
         return chance.choice(
-            (node.double(), node.flatten()[:1], node.new_full(node.shape, float("nan")) if node.is_floating_point() else node,
-             node[None], torch.zeros(0), node.to(torch.uint8))
-        )  # fmt: skip
+            (
+                node.double(),
+                node.flatten()[:1],
+                node.new_full(node.shape, float("nan")) if node.is_floating_point() else node,
+                node[None],
+                torch.zeros(0),
+                node.to(torch.uint8),
+            )
+        )
     return copy.deepcopy(chance.choice(_STRANGE))
 
 

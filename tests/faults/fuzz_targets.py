@@ -167,8 +167,17 @@ def _read_listed(folder: Path, layout: str) -> None:
 
 
 def _arrays() -> tuple[bytes, ...]:
-    values = (np.array(3), np.array("3"), np.array(b"3"), np.array([0.5]), np.arange(136.0), np.array([1 + 2j]),
-              np.zeros((2, 2), np.float16), np.array("2020-01-01", "M8[D]"), np.array([(1, 2.0)], "i4,f8"))  # fmt: skip
+    values = (
+        np.array(3),
+        np.array("3"),
+        np.array(b"3"),
+        np.array([0.5]),
+        np.arange(136.0),
+        np.array([1 + 2j]),
+        np.zeros((2, 2), np.float16),
+        np.array("2020-01-01", "M8[D]"),
+        np.array([(1, 2.0)], "i4,f8"),
+    )
     found = []
     for value in values:
         stream = io.BytesIO()
@@ -194,12 +203,18 @@ def _pictures(kind: str) -> tuple[bytes, ...]:
         "JPEG": [("RGB", {}), ("L", {}), ("CMYK", {}), ("RGB", {"exif": turned, "progressive": True})],
         "PNG": [("RGB", {}), ("RGBA", {"exif": turned}), ("P", {}), ("1", {}), ("I;16", {})],
         "BMP": [("RGB", {}), ("P", {}), ("1", {})],
-        "TIFF": [("RGB", {}), ("L", {"compression": "tiff_lzw"}), ("RGB", {"compression": "jpeg"}),
-                 ("RGB", {"compression": "tiff_deflate"}), ("CMYK", {}), ("1", {"compression": "group4"})],
+        "TIFF": [
+            ("RGB", {}),
+            ("L", {"compression": "tiff_lzw"}),
+            ("RGB", {"compression": "jpeg"}),
+            ("RGB", {"compression": "tiff_deflate"}),
+            ("CMYK", {}),
+            ("1", {"compression": "group4"}),
+        ],
         "GIF": [("P", {})],
         "WEBP": [("RGB", {}), ("RGBA", {"lossless": True})],
         "PPM": [("RGB", {}), ("L", {})],
-    }  # fmt: skip
+    }
     found = []
     for mode, options in variants[kind]:
         stream = io.BytesIO()
@@ -226,9 +241,13 @@ def _read_picture(data: bytes, folder: Path) -> None:
 
 def _tables(pipeline: SmallPipeline) -> Iterator[Target]:
     for kind, name in (
-        ("faces", "manifest.parquet"), ("faces", "quarantine.parquet"), ("faces", "images-00000.arrow"),
-        ("splits", "splits.parquet"), ("predictions", "predictions.parquet"), ("history", "history.parquet"),
-    ):  # fmt: skip
+        ("faces", "manifest.parquet"),
+        ("faces", "quarantine.parquet"),
+        ("faces", "images-00000.arrow"),
+        ("splits", "splits.parquet"),
+        ("predictions", "predictions.parquet"),
+        ("history", "history.parquet"),
+    ):
         content = (pipeline.artifact(kind) / name).read_bytes()
         seeds = (content, *((_small_table(content, name),) if name != "history.parquet" else ()))
         yield _bytes_target(f"{name}, bytes", seeds, functools.partial(_read_artifact, pipeline, kind, name))
@@ -360,9 +379,12 @@ def _safetensors(state: dict[str, torch.Tensor]) -> tuple[bytes, ...]:
 def _torch_files(state: dict[str, torch.Tensor]) -> tuple[bytes, ...]:
     found = []
     for value, options in (
-        (state, {}), (state, {"_use_new_zipfile_serialization": False}), ({"model": state, "epoch": 3}, {}),
-        ({"w": torch.zeros(2, 2).to_sparse()}, {}), ({"w": torch.rand(2, 2).t()}, {}),
-    ):  # fmt: skip
+        (state, {}),
+        (state, {"_use_new_zipfile_serialization": False}),
+        ({"model": state, "epoch": 3}, {}),
+        ({"w": torch.zeros(2, 2).to_sparse()}, {}),
+        ({"w": torch.rand(2, 2).t()}, {}),
+    ):
         stream = io.BytesIO()
         torch.save(value, stream, **options)
         found.append(stream.getvalue())
@@ -393,8 +415,10 @@ def _checkpoints(pipeline: SmallPipeline) -> Iterator[Target]:
     yield Target(
         "checkpoint, entries", (stream.getvalue(),), functools.partial(_resume, trainer), _damage_checkpoint
     )
-    outcomes = pa.table({name: pa.nulls(3, kind) for name, kind in zip(OUTCOME_SCHEMA.names, OUTCOME_SCHEMA.types, strict=True)},
-                        schema=OUTCOME_SCHEMA)  # fmt: skip
+    outcomes = pa.table(
+        {name: pa.nulls(3, kind) for name, kind in zip(OUTCOME_SCHEMA.names, OUTCOME_SCHEMA.types, strict=True)},
+        schema=OUTCOME_SCHEMA,
+    )
     table = _table_bytes(outcomes, "outcomes.parquet")
     yield _bytes_target("ingest's kept shard", (table,), _restore_outcomes)
     record = json.dumps({"start": 0, "outcomes": hashlib.sha256(table).hexdigest(), "images": None}).encode()

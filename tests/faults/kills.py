@@ -25,10 +25,7 @@ KILLED: dict[str, tuple[str, dict[str, Any]]] = {
     "ingest_affectnet": ("ingest_affectnet", {"checkpoint_dir": ...}),
     "split_dataset": ("split_dataset", {}),
     "fine_tune, one process": ("fine_tune", {"checkpoint_dir": ..., "checkpoint_every": 1}),
-    "fine_tune, two processes": (
-        "fine_tune",
-        {"checkpoint_dir": ..., "checkpoint_every": 1, "processes": 2, "workers": 0},
-    ),
+    "fine_tune, two processes": ("fine_tune", {"checkpoint_dir": ..., "checkpoint_every": 1, "processes": 2}),
     "evaluate": ("evaluate", {}),
     "compare_runs": ("compare_runs", {}),
 }

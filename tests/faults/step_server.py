@@ -1,7 +1,8 @@
 """Starts steps' commands in milliseconds: a process that has torch and all steps loaded forks for each of them.
 
-A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of its
-own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's executor.
+A forked child is what ``python -m components.<step>`` is after its imports: a process (the leader of a session of
+its own, so that a kill reaches what it started) that parses the flags and runs the component through KFP's
+executor.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +76,11 @@ class StepServer:
         assert ended.code == 0, f"{step} ended with {ended.code}:\n{ended.output}"
         return ended.seconds
 
+    def address_space(self) -> int:
+        """Return how many bytes of addresses a command has as it starts."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[0])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -97,9 +104,12 @@ class Started:
             return False
         return True
 
-    def wait(self) -> Ended:
-        """Wait for the end, and end what it may have left."""
+    def wait(self, at_most: float = 300.0) -> Ended:
+        """Wait for the end, and end what it may have left; after ``at_most`` seconds it is killed."""
+        watch = threading.Timer(at_most, self.signal, (signal.SIGKILL,), {"group": True})
+        watch.start()
         code = self._read()["code"]
+        watch.cancel()
         seconds = time.monotonic() - self._began
         self.signal(signal.SIGKILL, group=True)
         output = self._log.read_text(errors="replace") if self._log.is_file() else ""
@@ -143,20 +153,23 @@ def _serve() -> None:
         answer(code=os.waitstatus_to_exitcode(status))
 
 
-def _fork_instead_of_starting_anew() -> None:
-    """Let the processes that train together be forked: a new interpreter that loads torch takes 10 s of a core."""
-    import functools
+def _fork_processes_that_train_together() -> None:
+    """Let them be forked, and load their images themselves: a new interpreter takes 10 s to load torch."""
     from multiprocessing import forkserver
 
-    from affectflow.training import distributed
+    from affectflow.training import distributed, loading
 
-    start = distributed.start_processes
-    distributed.start_processes = functools.partial(_with_fork, start)
+    def start(function: Any, *arguments: Any, **options: Any) -> Any:
+        return begin(function, *arguments, **{**options, "start_method": "fork"})
+
+    def load(dataset: Any, **options: Any) -> Any:
+        return load_batches(
+            dataset, **{**options, "num_workers": 0, "timeout": 0, "multiprocessing_context": None}
+        )
+
+    begin, load_batches = distributed.start_processes, loading.DataLoader
+    distributed.start_processes, loading.DataLoader = start, load
     forkserver.ensure_running = lambda: None  # type: ignore[assignment]
-
-
-def _with_fork(start: Any, *arguments: Any, **options: Any) -> Any:
-    return start(*arguments, **{**options, "start_method": "fork"})
 
 
 def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
@@ -169,7 +182,8 @@ def _become_command(main: Any, component: Any, request: dict[str, Any]) -> None:
             os.dup2(source.fileno(), target)
     for name, value in request.get("environment", {}).items():
         os.environ[name] = value
-    _fork_instead_of_starting_anew()
+    if "--processes" in request["flags"]:
+        _fork_processes_that_train_together()
     code = 1
     try:
         if request.get("address_space"):

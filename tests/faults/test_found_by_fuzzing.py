@@ -159,7 +159,7 @@ def test_a_stored_face_that_claims_a_billion_pixels_is_not_decoded() -> None:
     content = bytearray(simplejpeg.encode_jpeg(np.zeros((100, 100, 3), np.uint8)))
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = (40_000).to_bytes(2, "big") * 2
-    with pytest.raises(DataError, match="1,?600,?000,?000|40000 × 40000"):
+    with pytest.raises(DataError, match="40000 × 40000"):
         decode_image(bytes(content))
 
 

@@ -11,6 +11,8 @@ from kills import KILLED, Killer
 from small_pipeline import SmallPipeline
 from step_server import StepServer
 
+pytestmark = pytest.mark.nightly
+
 #: Two processes start afresh, which takes long.
 FAST = [name for name in KILLED if "two processes" not in name]
 

@@ -14,6 +14,8 @@ import yaml
 
 from pipelines import pod_settings
 
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("dev", "prod")

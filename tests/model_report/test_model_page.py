@@ -14,6 +14,8 @@ from affectflow.model_report.card import model_card
 from affectflow.model_report.page import FACES_A_CELL, Scored, model_page, split_figures
 from affectflow.model_report.thumbnails import SIDE, thumbnail
 
+pytestmark = pytest.mark.nightly
+
 PLANTED = "<script>alert(1)</script>"
 CLASSES = len(EXPRESSIONS)
 
@@ -152,9 +154,16 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 
 MODEL = {
-    "backbone": "resnet50", "pretrained": "none", "loss": "softmax", "seed": 0, "feature_dim": 512,
-    "image_size": 224, "classes": list(EXPRESSIONS), "selected_epoch": 2, "settings": {"epochs": 3, "select": "best_uar"},
-}  # fmt: skip
+    "backbone": "resnet50",
+    "pretrained": "none",
+    "loss": "softmax",
+    "seed": 0,
+    "feature_dim": 512,
+    "image_size": 224,
+    "classes": list(EXPRESSIONS),
+    "selected_epoch": 2,
+    "settings": {"epochs": 3, "select": "best_uar"},
+}
 DATASET = {"faces": 400, "quarantined": {"missing": 2}, "layout": "csv", "digest": "ab" * 32}
 
 

@@ -77,3 +77,15 @@ def test_images_come_from_the_flags_and_are_never_latest(train_one: dict[str, An
 def test_steps_install_nothing_at_run_time(train_one: dict[str, Any]) -> None:
     for executor in train_one["deploymentSpec"]["executors"].values():
         assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+@pytest.mark.parametrize("name", ["train_one", "paper_tables"])
+def test_every_parameter_that_a_step_asks_for_is_handed_to_its_loop(compiled: Path, name: str) -> None:
+    """KFP compiles a step that asks its loop for what the loop was never given; running it fails."""
+    pipeline = documents(compiled / f"{name}.yaml")[0]
+    for part in [pipeline["root"], *pipeline["components"].values()]:
+        given = set(part.get("inputDefinitions", {}).get("parameters", {}))
+        for task in part.get("dag", {}).get("tasks", {}).values():
+            inputs = task.get("inputs", {}).get("parameters", {}).values()
+            asked = {value["componentInputParameter"] for value in inputs if "componentInputParameter" in value}
+            assert asked <= given, task["taskInfo"]["name"]

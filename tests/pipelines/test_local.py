@@ -249,3 +249,23 @@ def test_an_unknown_parameter_is_named_in_one_line(work: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "--epoch" in done.stderr
+
+
+def test_a_dry_run_says_the_parameters_and_runs_nothing(source: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    command = [sys.executable, "-m", "pipelines.local", "--work", str(work), "--dry-run", "train_one"]
+    done = subprocess.run([*command, "--source", str(source), "--epochs", "3"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert {"train_epochs: 3", f"data_source: {source}"} <= set(done.stdout.splitlines())
+    assert "data_source_digest: " in done.stdout
+    assert not work.exists()
+
+
+def test_the_pipelines_help_is_grouped_by_step() -> None:
+    command = [sys.executable, "-m", "pipelines.local", "train_one", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    titles = [
+        line.split(":")[0] for line in done.stdout.splitlines() if line and line[0].islower() and ": " in line
+    ]
+    assert titles[1:3] == ["data", "compare"]
+    assert {"data", "split", "train", "evaluate", "compare", "pod"} <= set(titles)

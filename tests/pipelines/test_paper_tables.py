@@ -12,6 +12,8 @@ import pytest
 
 from affectflow.data.synthetic import write_synthetic_affectnet
 
+pytestmark = pytest.mark.nightly
+
 SETTINGS = (
     *("--val-per-class", "2", "--test-per-class", "2", "--face-size", "48", "--data-workers", "1"),
     *("--evaluate-resamples", "100", "--compare-resamples", "100"),

@@ -78,7 +78,7 @@ def test_markdown_tables_keep_their_columns_whatever_the_names(several):
     tables = [line.replace(r"\|", "") for line in lines if line.startswith("|")]
     widths = [line.count("|") for line in tables]
     starts = [row for row, line in enumerate(tables) if line.startswith("| ---")]
-    assert len(starts) == 6
+    assert len(starts) == 7
     for start, end in zip(starts, [*[row - 1 for row in starts[1:]], len(tables)], strict=True):
         assert len(set(widths[start - 1 : end])) == 1
 

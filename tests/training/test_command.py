@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from affectflow.artifacts import new_artifact
 from affectflow.data.class_weights import class_weights_fields
 from affectflow.labels import EXPRESSIONS
-from affectflow.storage import open_storage
+from affectflow.storage import Storage, open_storage
 from affectflow.training.inputs import open_inputs
 
 WRITTEN = ("model/model.safetensors", "model/model.json", "history/history.parquet")
@@ -65,7 +65,7 @@ def kill_after(command: list[str], checkpoints: str, step: int) -> None:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        while not any(int(entry.name.split("/")[1].split("-")[1]) >= step for entry in storage.entries()):
+        while not any(number >= step for number in steps_of(storage)):
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.005)
     finally:
@@ -75,6 +75,12 @@ def kill_after(command: list[str], checkpoints: str, step: int) -> None:
     while left := [other.cmdline() for other in psutil.process_iter() if is_of_session(other, process.pid)]:
         assert time.monotonic() < patience, left
         time.sleep(0.1)
+
+
+def steps_of(storage: Storage) -> list[int]:
+    """Return the steps of the checkpoints that are there: ``<run>/step-<step>-<digest>/checkpoint.pt``."""
+    names = (entry.name for entry in storage.entries())
+    return [int(name.split("/")[1].split("-")[1]) for name in names if name.endswith("/checkpoint.pt")]
 
 
 def is_of_session(process: psutil.Process, session: int) -> bool:
@@ -107,7 +113,7 @@ def unbroken_two(command: list[str], tmp_path_factory: pytest.TempPathFactory) -
     output = tmp_path_factory.mktemp("unbroken_two")
     flags = ["--processes", "2", "--output-dir", str(output)]
     done = subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
-    assert done.stdout.count("epoch 1/3") == 1
+    assert done.stdout.count("epoch 1/3: train loss") == 1
     return output
 
 

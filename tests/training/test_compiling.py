@@ -9,6 +9,8 @@ from stopping import Killed, kill_at
 
 from affectflow.training.loop import Trainer
 
+pytestmark = pytest.mark.nightly
+
 Make = Callable[..., Trainer]
 SETTINGS = {"dropout": 0.0, "select": "last", "checkpoint_every": 2}
 

@@ -21,6 +21,8 @@ from affectflow.training.determinism import use_deterministic_algorithms
 from affectflow.training.distributed import in_processes, rank
 from affectflow.training.inputs import Inputs, open_inputs
 
+pytestmark = pytest.mark.nightly
+
 #: File of the fork servers' process ids.
 SERVERS = "servers.txt"
 

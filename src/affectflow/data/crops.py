@@ -209,6 +209,8 @@ def _open(data: bytes) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FaceError(Reason.TOO_MANY_PIXELS, str(error)) from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise _undecodable(error) from None
     width, height = picture.size
@@ -274,6 +276,8 @@ def _decode(data: bytes, picture: Image.Image, *, shrink: int) -> Pixels:
             warnings.simplefilter("ignore")
             return _to_rgb(picture)
     except FaceError:
+        raise
+    except MemoryError:
         raise
     except Exception as error:
         raise _undecodable(error) from None

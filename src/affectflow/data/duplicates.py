@@ -25,20 +25,21 @@ def find_groups(sha256: Texts, crop_sha256: Texts, look: NDArray[np.integer] | N
         look: number of every face's look, (N,), as :func:`find_looks` gives it; ``None`` to leave looks aside.
 
     Returns:
-        (N,) names: the group's smallest ``crop_sha256`` (16 digits), whatever the order of rows.
+        (N,) names: the group's smallest ``sha256`` (16 digits), whatever the order of rows. Splits are drawn by
+        these names, so they are of source files: other decoders and settings of the crop leave the draw as it is.
     """
-    if not len(crop_sha256):
+    if not len(sha256):
         return []
     # Sorted, so that the smallest number of a group is its smallest digest.
-    crops, digests = pd.factorize(np.asarray(crop_sha256, dtype=object), sort=True)
-    sources, distinct = pd.factorize(np.asarray(sha256, dtype=object))
-    links: list[NDArray[Any]] = [sources + len(digests)]
+    sources, digests = pd.factorize(np.asarray(sha256, dtype=object), sort=True)
+    crops, distinct = pd.factorize(np.asarray(crop_sha256, dtype=object))
+    links: list[NDArray[Any]] = [crops + len(digests)]
     if look is not None:
         links.append(look + len(digests) + len(distinct))
-    group = _components(np.tile(crops, len(links)), np.concatenate(links))[: len(digests)]
+    group = _components(np.tile(sources, len(links)), np.concatenate(links))[: len(digests)]
     smallest = np.full(len(digests), len(digests))
     np.minimum.at(smallest, group, np.arange(len(digests)))
-    return [str(name)[:_NAME_DIGITS] for name in digests[smallest[group[crops]]]]
+    return [str(name)[:_NAME_DIGITS] for name in digests[smallest[group[sources]]]]
 
 
 def find_looks(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.intp]:

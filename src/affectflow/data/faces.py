@@ -106,6 +106,8 @@ class Faces:
             path = self.path / shard_name(number)
             try:
                 images = len(ShardReader(path))
+            except MemoryError:
+                raise
             except (OSError, ValueError, pa.ArrowException) as error:
                 raise _wrong(path, f"no image shard ({error})", "one with images") from None
             if (needed := int(last_row.get(number, -1)) + 1) > images:

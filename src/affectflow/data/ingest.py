@@ -163,7 +163,8 @@ class _Losses:
         raise self._too_many(wanted="at least one", do="mend the source")
 
     def _check(self) -> None:
-        if len(self.rows) > self._limit * self._listed:
+        # Divided, since 0.29 times 100 is less than 29 to a computer.
+        if self.rows and len(self.rows) / self._listed > self._limit:
             raise self._too_many(
                 wanted=f"at most {self._limit:.1%} (--max-quarantined)",
                 do="mend the source, or raise --max-quarantined",

@@ -20,7 +20,8 @@ class Listing:
     Attributes:
         source: the dataset's place.
         layout: the layout's name.
-        faces: of the eight expressions, each row once, in the lists' order.
+        faces: of the eight expressions, each row once, in the lists' order. A row that a held-out list repeats
+            counts as that list's, at the place where it was first read.
         quarantined: rows that cannot be used.
         excluded: rows of AffectNet's other codes, counted by code.
         repeated: rows that repeat an earlier one word for word.
@@ -62,18 +63,23 @@ def list_faces(place: str | Path | Source, layout: str = AUTO) -> Listing:
     source = open_source(place)
     name = find_layout(source, layout)
     listing = Listing(source, name)
-    seen: set[bytes] = set()
+    is_held_out = LAYOUTS[name].is_held_out
+    place_of: dict[bytes, int] = {}  # among the faces; -1 of other rows
     for row in LAYOUTS[name].read(source):
-        if row.digest in seen:
+        index = place_of.get(row.digest)
+        if index is not None:
             listing.repeated += 1
+            if index >= 0 and isinstance(row, ListedFace) and is_held_out(row.source_list):
+                listing.faces[index] = row
             continue
-        seen.add(row.digest)
+        place_of[row.digest] = -1
         if isinstance(row, Quarantined):
             listing.quarantined.append(row)
         elif row.expression in EXCLUDED_EXPRESSIONS:
             listing.excluded[row.expression] += 1
         else:
             listing.unusable.update(row.unusable)
+            place_of[row.digest] = len(listing.faces)
             listing.faces.append(row)
     _check_labels(listing)
     return listing

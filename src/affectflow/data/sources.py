@@ -150,8 +150,11 @@ class FolderSource(Source):
 
     @override
     def walk(self, folder: str) -> list[str]:
+        def stop(error: OSError) -> None:
+            raise _unreadable(error.filename, error)
+
         found = []
-        for parent, folders, files in os.walk(Path(self.root, folder)):
+        for parent, folders, files in os.walk(Path(self.root, folder), onerror=stop):
             at = Path(parent).relative_to(self.root)
             links = [name for name in folders if Path(parent, name).is_symlink()]
             found += [(at / name).as_posix() for name in [*files, *links]]
@@ -170,6 +173,7 @@ class FolderSource(Source):
 
     @override
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
+        _refuse_nul(path)
         trouble = _NO_FILE
         for folder in folders:
             base = os.path.realpath(os.path.join(self.root, folder))  # noqa: PTH118
@@ -228,6 +232,7 @@ class S3Source(Source):
 
     @override
     def read(self, folders: tuple[str, ...], path: str) -> bytes:
+        _refuse_nul(path)
         for folder in folders:
             name = posixpath.normpath(posixpath.join(folder, path))
             inside = folder == "" or name.startswith(folder + "/")
@@ -243,6 +248,11 @@ class S3Source(Source):
                 raise FaceError(Reason.ZERO_BYTE, "0 bytes")
             return content
         raise FaceError(Reason.MISSING, _NO_FILE)
+
+
+def _refuse_nul(path: str) -> None:
+    if "\0" in path:
+        raise FaceError(Reason.BAD_ROW, "a zero byte in the path")
 
 
 def _read_file(file: str) -> bytes:

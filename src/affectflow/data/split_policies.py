@@ -55,7 +55,8 @@ def draw_splits(
         returns (N,), each ``"train"``, ``"val"`` or ``"test"``.
 
     Raises:
-        DataError: an expression has too few faces; names it and the largest n that fits every expression.
+        DataError: an expression has fewer groups than ``val_per_class + test_per_class + 1``, or their sizes do
+            not add up; names it, and the largest n that fits every expression.
     """
     grouped = _group(np.asarray(groups), np.asarray(expression, dtype=np.int64), seed)
     _check_counts(grouped, val_per_class, test_per_class)
@@ -104,7 +105,7 @@ def draw_official_splits(
         returns (N,), each ``"train"``, ``"val"``, ``"test"``, or ``""`` for left out.
 
     Raises:
-        DataError: an expression has no held-out face, or too few others.
+        DataError: an expression has no held-out face, or too few others, as in :func:`draw_splits`.
     """
     groups, expression = np.asarray(groups), np.asarray(expression, dtype=np.int64)
     counts = np.bincount(expression[held_out], minlength=NUM_EXPRESSIONS)
@@ -127,8 +128,8 @@ def draw_official_splits(
 
 
 def largest_n(groups: NDArray[Any], expression: NDArray[np.integer[Any]]) -> int:
-    """Return the largest n for which val and test of n faces per expression leave one to train on, or 0."""
-    free = _free_faces(_group(np.asarray(groups), np.asarray(expression, dtype=np.int64), seed=0))
+    """Return the largest n for which val and test of n faces per expression leave a group to train on, or 0."""
+    free = _free_groups(_group(np.asarray(groups), np.asarray(expression, dtype=np.int64), seed=0))
     return max(0, (int(free.min()) - 1) // 2)
 
 
@@ -150,29 +151,29 @@ def _group(groups: NDArray[Any], expression: NDArray[np.int64], seed: int) -> _G
     )
 
 
-def _free_faces(grouped: _Groups) -> NDArray[np.int64]:
-    """Return for every expression the faces in groups of that expression alone, (8,)."""
-    fitting = grouped.expression != _CONFLICT
-    counts: NDArray[np.int64] = np.bincount(
-        grouped.expression[fitting], weights=grouped.size[fitting], minlength=NUM_EXPRESSIONS
-    ).astype(np.int64)
+def _free_groups(grouped: _Groups) -> NDArray[np.int64]:
+    """Return for every expression the groups of that expression alone, (8,)."""
+    free = grouped.expression[grouped.expression != _CONFLICT]
+    counts: NDArray[np.int64] = np.bincount(free, minlength=NUM_EXPRESSIONS)
     return counts
 
 
 def _check_counts(grouped: _Groups, val_per_class: int, test_per_class: int) -> None:
-    free = _free_faces(grouped)
+    """Check that there is a group for each face that is wanted: copies of few contents would test little."""
+    free = _free_groups(grouped)
     wanted = val_per_class + test_per_class + 1
     if free.min() >= wanted:
         return
     code = int(free.argmin())
-    largest = max(0, (int(free.min()) - 1) // 2)
+    drawn = [f"--{split}-per-class" for split, n in (("val", val_per_class), ("test", test_per_class)) if n]
+    largest = (int(free.min()) - 1) // max(1, len(drawn))
     raise DataError(
         what_got_wanted(
             f"expression {EXPRESSIONS[code]}",
-            got=f"{free[code]:,} faces to draw from",
+            got=f"{free[code]:,} groups of the same content and of this label alone",
             wanted=f"{wanted:,} ({val_per_class} for val, {test_per_class} for test, 1 or more to train on)",
-            do=f"pass at most {largest} for each (the most that fits every expression)"
-            if largest
+            do=f"pass {' and '.join(drawn)} {largest} or less (the most that fits every expression)"
+            if largest > 0
             else "add faces of this expression",
         )
     )

@@ -83,6 +83,7 @@ def build_sections(comparison: Comparison, champion: str = "") -> list[Section]:
         *(_paper_table(comparison, table) for table in _TABLES),
         _other_models(comparison),
         _differences(comparison),
+        _tests(comparison),
         _intervals(comparison),
         _recalls(comparison),
         _learning_curves(comparison),
@@ -181,41 +182,56 @@ def _other_models(comparison: Comparison) -> Section | None:
 def _differences(comparison: Comparison) -> Section | None:
     if not comparison.baselines:
         return None
+    rows = [
+        [
+            _folded(pair.model),
+            pair.baseline_loss,
+            *(Cell(_change(pair.differences[name], "\n"), _tone(pair.differences[name])) for name in _UAR_FIRST),
+        ]
+        for pair in comparison.baselines
+    ]
+    paragraphs = [
+        "Difference to the model of the same backbone and pre-training whose loss lacks the added part, in points "
+        "of %, from resamples that both share; over several seeds it is the mean. Colour marks a difference whose "
+        "interval leaves out 0 and that stays after Holm's correction over the column."
+    ]
+    header = ["model", "against", *(COLUMNS[name] for name in _UAR_FIRST)]
+    return Section("Differences to the baseline", paragraphs, Table(header, rows, text_columns=2))
+
+
+def _tests(comparison: Comparison) -> Section | None:
+    if not comparison.baselines:
+        return None
     header = [
         "model",
         "against",
         "UAR, in words",
-        "Holm's p\n(UAR)",
-        "McNemar's p\nby seed",
-        "UAR over seeds,\nin pairs",
+        "Holm's p",
+        "over seeds,\nin pairs",
         "Holm's p\n(seeds)",
-        *(COLUMNS[name] for name in _UAR_FIRST),
+        "McNemar's p\nby seed",
     ]
     rows = []
     for pair in comparison.baselines:
-        cells = [Cell(_change(pair.differences[name], "\n"), _tone(pair.differences[name])) for name in _UAR_FIRST]
         uar = pair.differences["uar"]
-        tests = ", ".join(_p_text(test["p_value"]) for test in pair.mcnemar.values())
+        by_seed = ", ".join(_p_text(test["p_value"]) for test in pair.mcnemar.values())
         rows.append(
             [
                 _folded(pair.model),
                 pair.baseline_loss,
                 Cell(uar.verdict, _tone(uar)),
                 _p_text(uar.p_holm),
-                tests or "no common seed",
                 _seeds_change(uar),
                 "–" if uar.seeds is None else _p_text(uar.seeds_p_holm),
-                *cells,
+                by_seed or "no common seed",
             ]
         )
     paragraphs = [
-        "Difference to the model of the same backbone and pre-training whose loss lacks the added part, in points "
-        "of %, from resamples that both share. With one seed it speaks of two trained networks, not yet of two "
-        "losses; over several seeds it is the mean, and a paired t-test over the seeds says whether other seeds "
-        "could turn it. Colour marks a difference whose interval leaves out 0 and that stays after Holm's "
-        "correction over the column."
+        "The words and the first p-value are of the resamples above: they speak of other test images. With one "
+        "seed that says something of two trained networks, not yet of two losses; a paired t-test over the seeds "
+        "says whether other trainings could turn it. McNemar's test is of the predicted classes."
     ]
-    return Section("Differences to the baseline", paragraphs, Table(header, rows, text_columns=3))
+    return Section("Tests of the differences in UAR", paragraphs, Table(header, rows, text_columns=3))
 
 
 def _intervals(comparison: Comparison) -> Section | None:

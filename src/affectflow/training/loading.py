@@ -22,6 +22,8 @@ from affectflow.training.crops import Uncropped, crop_key, cut_crops, draw_crops
 from affectflow.training.distributed import num_processes
 
 _MAX_WORKERS = 8
+#: Seconds after which a batch counts as lost: a worker without memory may drop one and say so to nobody.
+_PATIENCE = 300
 
 
 class Sample(NamedTuple):
@@ -220,6 +222,7 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
         num_workers=workers or min(max(1, cores // num_processes()), _MAX_WORKERS),
         multiprocessing_context="forkserver" if served else None,
         worker_init_fn=_end_with_parent if served else None,
+        timeout=_PATIENCE,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
         collate_fn=_as_it_is,

@@ -16,7 +16,7 @@ from affectflow.training.distributed import num_processes
 
 
 class StopWatch:
-    """Knows whether any of the processes that train together was told to stop; use :meth:`watching` as a context."""
+    """Knows whether any of the processes that train together was told to stop, while it is :meth:`watching`."""
 
     def __init__(self) -> None:
         self.told = False
