@@ -20,6 +20,8 @@ from pipelines import containers
 from pipelines import stack as stack_module
 from pipelines.local import run_local
 
+pytestmark = pytest.mark.nightly
+
 SETTINGS = [
     *("--source", "synthetic", "--synthetic-images", "200", "--face-size", "48", "--val-per-class", "1"),
     *("--test-per-class", "1", "--evaluate-resamples", "100", "--backbone", "test_resnet", "--image-size", "32"),

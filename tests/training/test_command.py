@@ -94,6 +94,7 @@ def digests(output: Path) -> dict[str, str]:
     return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in WRITTEN}
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_command_killed_twice_writes_the_bytes_of_an_unbroken_one(
     command: list[str], unbroken: Path, tmp_path: Path
@@ -117,6 +118,7 @@ def unbroken_two(command: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return output
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_processes_killed_from_outside_go_on_from_a_bucket(
     command: list[str], unbroken_two: Path, s3: S3Server, tmp_path: Path
