@@ -103,7 +103,7 @@ def predict(model: str, images: Sequence[Path]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from affectflow.serving import IMAGE_COLUMN
+    from affectflow.served_interface import IMAGE_COLUMN
 
     _read(images[0])  # before the model is loaded, which takes a while
     predict_frame = _predictor(model)

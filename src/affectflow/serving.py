@@ -7,7 +7,6 @@
 
 import base64
 import binascii
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from affectflow.data.crops import decode_picture, squared
 from affectflow.data.quarantine import FaceError
 from affectflow.errors import DataError, what_got_wanted
 from affectflow.headers import ServedModel, check_header
 from affectflow.labels import EXPRESSIONS
+from affectflow.served_interface import IMAGE_COLUMN
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
     from torch import Tensor
-
-IMAGE_COLUMN = "image"
 
 _BATCH = 64
 
@@ -130,25 +126,6 @@ def read_picture(picture: Any) -> NDArray[np.uint8]:
     if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
         raise _unreadable(f"an array of {pixels.dtype} from {pixels.min()} to {pixels.max()}")
     return pixels.astype(np.uint8, copy=False)
-
-
-def signature() -> "ModelSignature":
-    """Return what the model takes and gives, as MLflow shows it."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType
-
-    return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), IMAGE_COLUMN)]),  # bytes or an array, which no single type covers
-        outputs=Schema([ColSpec(DataType.double, expression) for expression in EXPRESSIONS]),
-    )
-
-
-def input_example() -> pd.DataFrame:
-    """Return a picture in the form that the model takes: one grey square as PNG."""
-    stream = io.BytesIO()
-    Image.new("RGB", (48, 48), (128, 128, 128)).save(stream, format="PNG")
-    return pd.DataFrame({IMAGE_COLUMN: [stream.getvalue()]})
 
 
 def _unreadable(got: str) -> DataError:

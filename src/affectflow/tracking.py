@@ -174,7 +174,7 @@ class MlflowRun(Run):
         from mlflow.models import Model
 
         from affectflow import __version__
-        from affectflow.serving import input_example, signature
+        from affectflow.served_interface import input_example, signature
 
         Model.log(  # what mlflow.pyfunc.log_model does, for a run that is not the active one of this thread
             artifact_path=None,

@@ -22,10 +22,6 @@ def test_training_does_not_reach_the_report() -> None:
     assert "affectflow.report.comparison" in reached("compare_runs")
 
 
-@pytest.mark.xfail(
-    reason="tracking reaches the models through serving since models are logged from a journal: to be mended",
-    strict=False,
-)
 @pytest.mark.parametrize("step", [step for step, target in TARGETS.items() if target == "data"])
 def test_data_steps_reach_no_model_loss_or_training(step: str) -> None:
     torch_packages = ("affectflow.models", "affectflow.losses", "affectflow.training", "affectflow.serving")
@@ -48,10 +44,6 @@ def test_every_module_that_python_loads_is_reached() -> None:
     assert set(loaded.split()) <= reached("split_dataset")
 
 
-@pytest.mark.xfail(
-    reason="tracking reaches the models through serving since models are logged from a journal: to be mended",
-    strict=False,
-)
 def test_an_edit_changes_the_digest_of_the_steps_that_reach_it(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -74,7 +66,8 @@ def test_an_edit_changes_the_digest_of_the_steps_that_reach_it(tmp_path: Path) -
     report = tmp_path / "affectflow" / "report" / "comparison.py"
     report.write_text(report.read_text() + "\n# an edit\n")
     changed = [step for step, old, new in zip(STEPS, before, digests(), strict=True) if old != new]
-    assert changed == ["compare_runs"]
+    # plan_models reads the published tables from the same package; it is never cached, and trains nothing.
+    assert changed == ["compare_runs", "plan_models"]
 
 
 def test_image_tags_hold_version_and_digest(monkeypatch: pytest.MonkeyPatch) -> None:
