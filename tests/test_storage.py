@@ -214,3 +214,20 @@ def test_the_digest_of_a_source_in_s3_follows_its_objects(s3: S3Server) -> None:
     assert changed != before
     place.delete("sub")
     assert digest() not in (before, changed)
+
+
+def test_a_file_that_vanishes_while_a_folder_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stays").write_bytes(b"123")
+    (tmp_path / "vanishes").write_bytes(b"1")
+    is_file = Path.is_file
+
+    def delete_after_a_look(path: Path) -> bool:
+        found = is_file(path)
+        if path.name == "vanishes":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", delete_after_a_look)
+    assert open_storage(str(tmp_path)).entries() == [Entry("stays", 3)]

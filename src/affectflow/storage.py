@@ -145,12 +145,12 @@ class FolderStorage(Storage):
     @override
     def entries(self, folder: str = "") -> list[Entry]:
         with self._readable(folder):
-            files = (Path(at) / name for at, _, names in os.walk(self._path / folder) for name in names)
-            found = [
-                Entry(file.relative_to(self._path).as_posix(), file.stat().st_size)
-                for file in files
-                if file.is_file() and not file.name.endswith(_TEMPORARY)
-            ]
+            found = []
+            for at, _, names in os.walk(self._path / folder):
+                for file in (Path(at) / name for name in names if not name.endswith(_TEMPORARY)):
+                    with contextlib.suppress(FileNotFoundError):  # another process has deleted it since
+                        if file.is_file():
+                            found.append(Entry(file.relative_to(self._path).as_posix(), file.stat().st_size))
         return sorted(found)
 
     @override
