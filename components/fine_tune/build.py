@@ -84,7 +84,7 @@ def check_inputs(chosen: Settings, inputs: Inputs, class_weights: dict[str, Any]
 
     Raises:
         ArtifactError: the weights were computed from other splits.
-        DataError: there are fewer training faces than processes.
+        DataError: there are fewer training or validation faces than processes.
     """
     train = inputs.splits["train"]
     if class_weights["counts"] != train.counts:
@@ -96,15 +96,16 @@ def check_inputs(chosen: Settings, inputs: Inputs, class_weights: dict[str, Any]
                 do="run compute_class_weights on these splits",
             )
         )
-    if len(train) < num_processes():
-        raise DataError(
-            what_got_wanted(
-                "training faces",
-                got=str(len(train)),
-                wanted=f"one or more for each of the {num_processes()} processes",
-                do="lower --processes",
+    for split, name in (("train", "training"), ("val", "validation")):
+        if len(inputs.splits[split]) < num_processes():
+            raise DataError(
+                what_got_wanted(
+                    f"{name} faces",
+                    got=str(len(inputs.splits[split])),
+                    wanted=f"one or more for each of the {num_processes()} processes",
+                    do="lower --processes",
+                )
             )
-        )
 
 
 def build_network(chosen: Settings) -> Network:

@@ -5,7 +5,7 @@ import torch
 from loss_reference import reference_center, reference_cluster, reference_reduce, reference_softmax
 from torch import nn
 
-from affectflow.losses import LOSSES, ClassStatistics, build_loss, weighted_softmax_loss
+from affectflow.losses import LOSSES, ClassStatistics, JointLoss, build_loss, weighted_softmax_loss
 
 WEIGHTED = [name for name in LOSSES if "weighted" in name]
 WITH_CENTERS = [name for name in LOSSES if "+" in name]
@@ -179,3 +179,30 @@ def test_a_loss_without_centers_takes_none():
     loss = build_loss("softmax", class_weights=None, num_classes=8, feature_dim=5)
     with pytest.raises(ValueError, match="centers: got some for the loss 'softmax', wanted none"):
         loss.set_centers(torch.zeros(8, 5))
+
+
+@pytest.mark.parametrize("between", ["set_centers", "evaluation"])
+def test_a_gradient_of_the_centers_that_no_step_took_is_not_kept(between):
+    def build() -> JointLoss:
+        return build_loss(
+            "center+softmax", class_weights=None, num_classes=2, feature_dim=3, center_update="gradient"
+        )
+
+    def step(loss: JointLoss) -> float:
+        value = loss(torch.zeros(2, 2, requires_grad=True), torch.ones(2, 3), torch.tensor([0, 1]))
+        value.total.backward()
+        return float(value.total.detach())
+
+    loss, fresh = build(), build()
+    step(loss)
+    if between == "set_centers":
+        for each in (loss, fresh):
+            each.set_centers(torch.full((2, 3), 4.0))
+    else:
+        loss.eval()
+        loss.step_centers(torch.ones(2, 3), torch.tensor([0, 1]))
+        loss.train()
+    assert step(loss) == step(fresh)
+    for each in (loss, fresh):
+        each.step_centers(torch.ones(2, 3), torch.tensor([0, 1]))
+    assert torch.equal(loss.auxiliary.centers, fresh.auxiliary.centers)

@@ -202,6 +202,14 @@ def test_weights_of_another_network_are_refused(original, tmp_path):
         load_pretrained(create_backbone("resnet50"), tmp_path / "w.pkl", "resnet50")
 
 
+def test_an_entry_with_and_without_the_prefix_of_parallel_training_is_refused(tmp_path):
+    backbone = create_backbone("test_resnet")
+    state = backbone.state_dict()
+    torch.save({**state, **{f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "both.pth")
+    with pytest.raises(WeightsError, match=r"two entries '.*', one of them under 'module\.'"):
+        load_pretrained(backbone, tmp_path / "both.pth", "test_resnet")
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path):
     backbone = create_backbone("test_resnet")
     with pytest.raises(WeightsError, match="no such file"):

@@ -1,18 +1,24 @@
 """What fine_tune refuses, before it trains: each is one line that names it."""
 
 import inspect
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from affectflow.artifacts import new_artifact
 from affectflow.data.class_weights import class_weights_fields
-from affectflow.errors import AffectflowError, ArtifactError, SettingsError, WeightsError
+from affectflow.errors import AffectflowError, ArtifactError, DataError, SettingsError, WeightsError
 from affectflow.labels import EXPRESSIONS
-from affectflow.training.inputs import open_inputs
+from affectflow.steps import check_settings
+from affectflow.training.inputs import SplitFaces, open_inputs
+from affectflow.training.loop import Trainer
+from components.fine_tune.build import check_inputs
 from components.fine_tune.component import fine_tune
-from components.fine_tune.settings import Paths
+from components.fine_tune.settings import Paths, Settings
 from components.fine_tune.step import run
 
 DEFAULTS = {
@@ -73,6 +79,26 @@ def refusal(paths: dict[str, str], error: type[AffectflowError], **changes: Any)
 )
 def test_a_bad_setting(paths: dict[str, str], changes: dict[str, Any], line: str) -> None:
     assert refusal(paths, SettingsError, **changes).startswith(line)
+
+
+def test_one_image_a_step_where_batchnorm_trains(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer()
+    trainer.model.train()
+    with pytest.raises(
+        SettingsError, match="--batch-size: got 1 image in a process, wanted 2 or more, for BatchNorm"
+    ):
+        trainer._train_step(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+
+
+def test_fewer_validation_faces_than_processes(dataset: tuple[Path, Path]) -> None:
+    inputs = open_inputs(*dataset)
+    train, val = inputs.splits["train"], inputs.splits["val"]
+    none = SplitFaces(val.rows[:0], val.image_id[:0], val.group[:0], val.target[:0])
+    chosen = check_settings(Settings, **{**DEFAULTS, **TINY})
+    with pytest.raises(DataError, match="validation faces: got 0, wanted one or more for each of the 1 processes"):
+        check_inputs(
+            chosen, replace(inputs, splits={**inputs.splits, "val": none}), class_weights={"counts": train.counts}
+        )
 
 
 def test_class_weights_of_other_splits(paths: dict[str, str], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class CenterTerm(nn.Module, ABC):
             )
         with torch.no_grad():
             self.centers.copy_(centers)
-        self._ready = True
+        self._ready, self._leaf = True, None
 
     def step_centers(self, features: Tensor, target: Tensor, *, grad_scale: float | Tensor = 1.0) -> None:
         """Move the centers once; call it after ``backward`` with the batch that the loss saw.
@@ -117,8 +117,8 @@ class CenterTerm(nn.Module, ABC):
                 ``"gradient"``.
         """
         if not self.training:
-            return
-        if self.center_update == "paper":
+            self._leaf = None
+        elif self.center_update == "paper":
             self.update_centers(features, target)
         elif self._leaf is not None and self._leaf.grad is not None:
             # Each process's gradient holds the factor "world size" of sum_over_processes, as DDP's does.
@@ -140,7 +140,7 @@ class CenterTerm(nn.Module, ABC):
             return
         self._check(features, target)
         with torch.no_grad():
-            x, centers = self._normalised(features.detach(), self.centers)
+            x, centers = self.as_compared(features.detach(), self.centers)
             pull = torch.zeros(centers.shape[0], centers.shape[1] + 1, dtype=x.dtype, device=x.device)
             difference = x - centers[target]
             pull.index_add_(0, target.long(), torch.cat([difference, torch.ones_like(x[:, :1])], dim=1))
@@ -174,7 +174,8 @@ class CenterTerm(nn.Module, ABC):
             self._leaf = self.centers.detach().clone().requires_grad_()
         return self._leaf
 
-    def _normalised(self, features: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    def as_compared(self, features: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (N, D) and centers (C, D) as the term compares them: with ``"l2"`` of length 1."""
         dtype = torch.promote_types(compute_dtype(features), centers.dtype)
         features, centers = features.to(dtype), centers.to(dtype)
         if self.feature_norm == "l2":

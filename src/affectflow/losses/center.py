@@ -82,7 +82,7 @@ class CenterLoss(CenterTerm):
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of features (N, D) and target (N,); moves nothing."""
         self._check(features, target)
-        features, centers = self._normalised(features, self._centers_to_use())
+        features, centers = self.as_compared(features, self._centers_to_use())
         values = _distances(features, target, centers)
         return reduce_samples(values, None, self.reduction, over_processes=self.training)
 

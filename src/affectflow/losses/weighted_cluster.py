@@ -161,7 +161,7 @@ class WeightedClusterLoss(CenterTerm):
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of features (N, D) and target (N,); moves nothing."""
         self._check(features, target)
-        features, centers = self._normalised(features, self._centers_to_use())
+        features, centers = self.as_compared(features, self._centers_to_use())
         values, weights = _terms(features, target, centers, self.class_weights, self._alpha(features))
         return reduce_samples(values, weights, self.reduction, over_processes=self.training)
 

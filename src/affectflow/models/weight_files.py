@@ -94,7 +94,9 @@ def _flat(file: Path, value: Any) -> dict[str, Tensor]:
             raise _unreadable(file, f"an entry {name!r} of type {type(entry).__name__}")
         if not bool(torch.isfinite(tensor).all()):
             raise _unreadable(file, f"values in {name!r} that are not finite")
-        weights[name.removeprefix("module.")] = tensor
+        if (known := name.removeprefix("module.")) in weights:
+            raise _unreadable(file, f"two entries {known!r}, one of them under 'module.'")
+        weights[known] = tensor
     return weights
 
 

@@ -5,7 +5,13 @@ from typing import Any
 from torch import Tensor
 
 from affectflow.labels import EXPRESSIONS
-from affectflow.losses import ClassStatistics, JointLoss, center_diagnostics, cluster_state
+from affectflow.losses import (
+    ClassStatistics,
+    JointLoss,
+    WeightedClusterLoss,
+    center_diagnostics,
+    cluster_state,
+)
 from affectflow.training.inference import Outputs
 
 
@@ -24,8 +30,10 @@ def forget_limited_steps(loss: JointLoss) -> None:
 def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outputs) -> dict[str, Any]:
     """Return distances within and between classes on the validation split, and how the centers stand to them.
 
+    Features and centers are taken as the auxiliary part compares them: with ``feature_norm="l2"`` of length 1.
+
     Args:
-        loss: after the epoch.
+        loss: after the epoch, with its full λ.
         centers_before: its centers (C, D) before the epoch; None for a loss without centers.
         outputs: of the validation split, whose features are measured.
 
@@ -34,11 +42,16 @@ def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outp
         for those of a class, ``center.<name>.<expression>``; for the weighted-cluster loss also
         ``center.limited_steps``, how many steps of a center the limit has cut.
     """
-    statistics = ClassStatistics(len(EXPRESSIONS), outputs.features.shape[1])
-    statistics.update(outputs.features, outputs.target)
+    features, centers = outputs.features, centers_of(loss)
+    if loss.auxiliary is not None and centers is not None:
+        if centers_before is not None:
+            _, centers_before = loss.auxiliary.as_compared(features, centers_before)
+        features, centers = loss.auxiliary.as_compared(features, centers)
+    statistics = ClassStatistics(len(EXPRESSIONS), features.shape[1])
+    statistics.update(features, outputs.target)
     alpha = float(getattr(loss.auxiliary, "last_alpha", 1.0))
-    diagnostics = center_diagnostics(statistics, centers_of(loss), centers_before, alpha)
-    columns: dict[str, Any] = {"cluster_state": cluster_state(diagnostics, alpha)}
+    diagnostics = center_diagnostics(statistics, centers, centers_before, alpha)
+    columns: dict[str, Any] = {"cluster_state": _state(loss, diagnostics, alpha)}
     limited = getattr(loss.auxiliary, "limited_steps", None)
     if limited is not None:
         columns["center.limited_steps"] = float(limited)
@@ -49,3 +62,12 @@ def center_columns(loss: JointLoss, centers_before: Tensor | None, outputs: Outp
             for expression, number in zip(EXPRESSIONS, value.tolist(), strict=True):
                 columns[f"center.{name}.{expression}"] = number
     return columns
+
+
+def _state(loss: JointLoss, diagnostics: dict[str, Tensor], alpha: float) -> str:
+    """Return :func:`cluster_state`, with what it cannot see: λ, and that the center part divides by no S_j."""
+    if loss.lambda_ and isinstance(loss.auxiliary, WeightedClusterLoss):
+        return cluster_state(diagnostics, alpha)
+    of_features = {name: value for name, value in diagnostics.items() if name != "s_plus_alpha"}
+    state = cluster_state(of_features)
+    return "active" if state == "off" and loss.auxiliary is not None and loss.lambda_ else state

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 
-from affectflow.errors import DataError, StoppedError, TrainingError, what_got_wanted
+from affectflow.errors import DataError, SettingsError, StoppedError, TrainingError, what_got_wanted
 from affectflow.labels import EXPRESSIONS
 from affectflow.losses import ClassStatistics, JointLoss
 from affectflow.metrics import accuracy, f1_macro, uar
@@ -125,6 +125,7 @@ class Trainer:
                 stops there. The last good checkpoint is kept.
             CheckpointError: the checkpoint is of another model, loss or version.
             DataError: centers shall start at class means, and a class has no training face.
+            SettingsError: a process gets one image a step, too few for BatchNorm layers that train.
         """
         torch.manual_seed(self.recipe.seed + rank())
         with self.stop.watching():
@@ -197,8 +198,20 @@ class Trainer:
         """Take one step of Algorithm 1: all updates are from the features and centers of one forward pass."""
         images = images.to(self.device, non_blocking=True)
         target = target.to(self.device, non_blocking=True)
-        with autocast(self.device, self.recipe.precision):
-            logits, features = self.forward(self.normalise(images))
+        try:
+            with autocast(self.device, self.recipe.precision):
+                logits, features = self.forward(self.normalise(images))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise SettingsError(
+                what_got_wanted(
+                    "--batch-size",
+                    got=f"{len(images)} image in a process",
+                    wanted="2 or more, for BatchNorm layers that train",
+                    do="raise it, lower --processes, or pass --keep-batchnorm all",
+                )
+            ) from None
         value = self.loss(logits, features, target)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value.total).backward()
