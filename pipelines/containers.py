@@ -19,7 +19,13 @@ from affectflow.tracking import PARENT_RUN_ID, tracking_uri
 from pipelines.pod_settings import IMAGE_USER
 
 #: Pipeline parameters that name what lies on this machine → whether steps write there.
-_MOUNTED = {"data_source": False, "train_weights": False, "train_checkpoint_dir": True}
+_MOUNTED = {
+    "data_source": False,
+    "train_weights": False,
+    "plan_weights_vggface2": False,
+    "plan_weights_imagenet": False,
+    "train_checkpoint_dir": True,
+}
 
 #: What steps may know of this process's environment.
 _PASSED = ("MLFLOW_", "AWS_", PARENT_RUN_ID)

@@ -11,7 +11,7 @@ from typing import Any
 from affectflow.artifacts import sha256_file
 from affectflow.errors import DataError, SettingsError, what_got_wanted
 from affectflow.s3 import S3Storage
-from affectflow.storage import is_s3
+from affectflow.storage import is_s3, local_file
 
 #: Up to this size in all, a folder's files are read; above, their names, sizes and times of change stand for them.
 READ_UP_TO_BYTES = 1 << 30
@@ -26,11 +26,11 @@ DIGEST_PARAMETERS = {
 
 
 def add_digests(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters with the digests of the sources and weights that they name and that can be reached.
+    """Return the parameters with the digests of the sources and weights that they name.
 
     Raises:
         SettingsError: a named path does not exist.
-        StorageError: a source in S3 cannot be reached.
+        StorageError: a source or a file in S3 cannot be reached.
     """
     found = {}
     for name, digest_name in DIGEST_PARAMETERS.items():
@@ -38,7 +38,13 @@ def add_digests(parameters: dict[str, Any]) -> dict[str, Any]:
         if name == "data_source" and is_s3(value):
             found[digest_name] = S3Storage(value).digest()
             continue
-        if value in ("", "synthetic") or "://" in value:
+        if value in ("", "synthetic"):
+            continue
+        if is_s3(value):
+            with local_file(value) as file:
+                found[digest_name] = sha256_file(file)
+            continue
+        if "://" in value:
             continue
         path = Path(value)
         if not path.exists():

@@ -145,7 +145,7 @@ def _name_failures(output: StepOutput) -> str:
 def _check_outputs(pipeline: BaseComponent, artifacts: Path, output: StepOutput) -> None:
     """Refuse a run that KFP holds for finished although a step failed."""
     if output.error_lines:
-        raise AffectflowError(_name_failures(output.error_lines))
+        raise AffectflowError(_name_failures(output))
     if missing := missing_outputs(pipeline, artifacts, output.started):
         raise AffectflowError(
             what_got_wanted(

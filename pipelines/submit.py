@@ -25,8 +25,9 @@ from kfp.dsl.base_component import BaseComponent
 from affectflow import __version__
 from affectflow.artifacts import sha256_file
 from affectflow.command_line import OneLineParser
-from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, what_got_wanted
+from affectflow.errors import USER_ERROR, AffectflowError, SettingsError, StorageError, what_got_wanted
 from affectflow.progress import say, warn
+from affectflow.storage import is_s3
 from pipelines.compile_settings import compile_flags, set_compile_settings
 from pipelines.digests import DIGEST_PARAMETERS, add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
@@ -91,14 +92,15 @@ def add_known_digests(parameters: dict[str, Any]) -> dict[str, Any]:
         value = parameters.get(name, "")
         if value in ("", "synthetic") or digest_name in parameters:
             continue
-        if Path(value).exists():
-            found.update(add_digests({name: value}))
-        else:
-            flag = digest_name.replace("_", "-")
-            say(
-                f"{value} is not on this machine: cached results will not follow its content "
-                f"unless --{flag} is passed"
-            )
+        try:
+            if is_s3(value) or Path(value).exists():
+                found.update(add_digests({name: value}))
+                continue
+            reason = "is not on this machine"
+        except StorageError as error:
+            reason = f"cannot be read from here ({error})"
+        flag = digest_name.replace("_", "-")
+        say(f"{value} {reason}: cached results will not follow its content unless --{flag} is passed")
     return {**parameters, **found}
 
 

@@ -1,6 +1,7 @@
 """Predicting from pictures and folders: table, page, and what cannot be read."""
 
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,31 @@ def test_a_batch_says_the_same_as_each_picture_alone(model: Path, pictures: Path
     for place in (0, 65, 69):
         alone = predict(str(model), [images[place]]).to_numpy()[0]
         np.testing.assert_allclose(together[place], alone, atol=1e-5)
+
+
+def test_pictures_of_any_kind_say_the_same_as_their_pixels(model: Path, tmp_path: Path) -> None:
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    turned = Image.Exif()
+    turned[0x112] = 6  # shown after a quarter turn clockwise
+    saved = {
+        "grey": (pixels.convert("L"), "PNG", {}),
+        "palette": (pixels.convert("P"), "PNG", {}),
+        "cmyk": (pixels.convert("CMYK"), "TIFF", {}),
+        "turned": (pixels.transpose(Image.Transpose.ROTATE_90), "PNG", {"exif": turned}),
+        "dot": (pixels.resize((1, 1)), "PNG", {}),
+    }
+    shown = {**{name: image for name, (image, _, _) in saved.items()}, "turned": pixels}
+    for name, (image, form, options) in saved.items():
+        image.save(tmp_path / f"{name}.{form.lower()}", form, **options)
+        shown[name].convert("RGB").save(tmp_path / f"{name}-shown.png")
+    files = sorted(str(file) for file in tmp_path.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["--model", str(model), *files, "--output-dir", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / TABLE_FILE).open() as stream:
+        said = {Path(row.pop("image")).stem: row for row in csv.DictReader(stream)}
+    assert {name: said[name] for name in saved} == {name: said[f"{name}-shown"] for name in saved}
+    assert said["turned"] != said["grey"]
 
 
 @pytest.mark.parametrize("name", ["none.png", "broken.jpg", "notes.txt"])

@@ -1,5 +1,6 @@
 """Storage: a folder and a real bucket behave the same; passing faults are survived, lasting ones are one line."""
 
+import hashlib
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ from s3_server import S3Server, run_faulty_proxy
 from affectflow import s3 as s3_module
 from affectflow.errors import SettingsError, StorageError, StorageLimitError, StorageMissingError
 from affectflow.s3 import S3Storage
-from affectflow.storage import Entry, Storage, open_storage
+from affectflow.storage import Entry, Storage, file_exists, local_file, open_storage
 from pipelines.digests import add_digests
 
 
@@ -214,6 +215,22 @@ def test_the_digest_of_a_source_in_s3_follows_its_objects(s3: S3Server) -> None:
     assert changed != before
     place.delete("sub")
     assert digest() not in (before, changed)
+
+
+def test_a_file_of_weights_in_s3_has_the_digest_of_its_bytes_and_is_copied_under_its_name(s3: S3Server) -> None:
+    S3Storage("s3://open/weights").write("w.safetensors", b"weights")
+    address = "s3://open/weights/w.safetensors"
+    assert (
+        add_digests({"train_weights": address})["train_weights_digest"] == hashlib.sha256(b"weights").hexdigest()
+    )
+    assert file_exists(address) and not file_exists("s3://open/weights/other")
+    with local_file(address) as copy:
+        assert (copy.name, copy.read_bytes()) == ("w.safetensors", b"weights")
+    assert not copy.exists()
+    with pytest.raises(StorageError, match="no such object"), local_file("s3://open/weights/other"):
+        pass
+    with pytest.raises(SettingsError, match="wanted s3://bucket/key"):
+        file_exists("s3://open")
 
 
 def test_a_file_that_vanishes_while_a_folder_is_listed_is_left_out(

@@ -200,7 +200,7 @@ def champion_of(model: str) -> str:
 
 def test_champion_is_replaced_only_by_a_model_that_beats_it_on_the_same_test_set() -> None:
     weak, strong = (train(name, model=True) for name in ("weak", "strong"))
-    same, other = train("same"), train("other")
+    same, other = (train(name, model=True) for name in ("same", "other"))
     evaluate(weak, "weak", skill=0.8)
     compare_all(weak.run_id, model="faces")
     assert champion_of("faces") == weak.run_id
@@ -220,6 +220,23 @@ def test_champion_is_replaced_only_by_a_model_that_beats_it_on_the_same_test_set
     assert words.startswith("strong is the best here by validation uar") and "It replaces weak" in words
     compare_all(strong.run_id, model="faces")
     assert champion_of("faces") == strong.run_id
+
+
+def test_a_champion_that_was_chosen_by_hand_is_compared_by_the_evaluation_of_its_run() -> None:
+    from mlflow import MlflowClient
+
+    strong, weak = (train(name, model=True) for name in ("strong by hand", "weak by hand"))
+    evaluate(strong, "strong", skill=3.0)
+    evaluate(weak, "weak", skill=0.8)
+    Path("metrics").mkdir()  # what lies in the working directory is no champion
+    client = MlflowClient()
+    client.create_registered_model("by hand")
+    [output] = client.get_run(strong.run_id).outputs.model_outputs
+    client.create_model_version("by hand", f"models:/{output.model_id}", strong.run_id, model_id=output.model_id)
+    client.set_registered_model_alias("by hand", "champion", "1")
+    compare_all(weak.run_id, model="by hand")
+    words = json.loads(Path("comparison/comparison.json").read_text())["champion"]
+    assert "The champion stays strong by hand: test uar -" in words and words.endswith("worse.")
 
 
 def test_champion_is_chosen_on_validation_not_on_test() -> None:

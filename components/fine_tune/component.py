@@ -83,7 +83,7 @@ def fine_tune(
         class_weights: Weights of compute_class_weights.
         backbone: se_resnet50 or resnet50 (the paper's), or any model name of timm.
         backbone_args: Further arguments of the backbone, as JSON, e.g. {"pad_type": "same"}.
-        weights: File of pre-trained weights (safetensors, .pth or .pkl); empty to train from scratch.
+        weights: File of pre-trained weights (safetensors, .pth or .pkl), here or s3://bucket/key; empty to train from scratch.
         input_norm: How pixels are normalised: paper (ImageNet mean and std) or native (what the weights expect).
         freeze_stages: First stages of the backbone that do not train; -1 to 5, -1 for the paper's (3, 0 from scratch).
         keep_batchnorm: BatchNorm layers that keep their statistics: frozen (those of frozen stages), all, none; auto is

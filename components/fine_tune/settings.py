@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from affectflow.steps import StepSettings
-from affectflow.storage import open_storage
+from affectflow.storage import file_exists, open_storage
 
 #: Stages that the paper freezes in a pre-trained network; from scratch it freezes none (Table 2).
 _PAPER_FROZEN_STAGES = 3
@@ -101,7 +101,7 @@ class Settings(StepSettings):
     @field_validator("weights")
     @classmethod
     def _must_exist(cls, value: str) -> str:
-        if value and not Path(value).is_file():
+        if value and not file_exists(value):
             raise ValueError("a file of pre-trained weights that exists")
         return value
 

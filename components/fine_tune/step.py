@@ -16,6 +16,7 @@ from affectflow.artifacts import artifact_digest, canonical_digest, new_artifact
 from affectflow.data.class_weights import read_class_weights
 from affectflow.models import write_weights
 from affectflow.steps import check_settings
+from affectflow.storage import local_file
 from affectflow.tracking import Run, model_run, write_sidecar
 from affectflow.training.determinism import use_deterministic_algorithms
 from affectflow.training.distributed import count_processes, in_processes, rank, training_device
@@ -39,7 +40,10 @@ def run(**arguments: Any) -> None:
     paths = Paths(**{name: arguments.pop(name) for name in Paths.__annotations__})
     chosen = check_settings(Settings, **arguments)
     count = count_processes(chosen.processes, batch_size=chosen.batch_size)
-    in_processes(count, functools.partial(_train, chosen, paths))
+    with local_file(chosen.weights) as weights:
+        if chosen.weights:
+            chosen = chosen.model_copy(update={"weights": str(weights)})
+        in_processes(count, functools.partial(_train, chosen, paths))
 
 
 def _train(chosen: Settings, paths: Paths) -> None:

@@ -35,8 +35,8 @@ def plan_models(
     Args:
         rows: Numbers of the paper's models, 1 to 20, e.g. 6-10,20.
         seeds: Seeds of the trainings, each of which trains all rows, e.g. 0-4 or 0,7.
-        weights_vggface2: File of weights pre-trained on VGGFace2, from which rows 6 to 10 start.
-        weights_imagenet: File of weights pre-trained on ImageNet, from which rows 16 to 20 start.
+        weights_vggface2: File of weights pre-trained on VGGFace2, here or s3://bucket/key, from which rows 6 to 10 start.
+        weights_imagenet: File of weights pre-trained on ImageNet, here or s3://bucket/key, from which rows 16 to 20 start.
         backbone_map: Backbones to train in place of the paper's, as JSON, e.g. {"resnet50": "resnet18"}; the report
             says so.
         backbone_args: Further arguments of every backbone, as JSON; those in a weights file's metadata are taken anyway.

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -12,7 +11,7 @@ from affectflow.errors import SettingsError, what_got_wanted
 from affectflow.progress import say
 from affectflow.report.published import PUBLISHED_ROWS, PublishedRow, published_row
 from affectflow.steps import StepSettings, check_settings
-from affectflow.storage import is_s3, open_storage
+from affectflow.storage import file_exists
 from affectflow.tracking import run_note, surrounding_run, tracking_uri
 
 #: A KFP parameter may not be much longer than 100 kB, and an entry has about 500 bytes.
@@ -129,7 +128,7 @@ def _check_weights(chosen: Settings, rows: Sequence[PublishedRow]) -> None:
     for source in sorted({row.pretrained for row in rows} - {_SCRATCH}):
         needy = [row.number for row in rows if row.pretrained == source]
         file, _ = chosen.weights(source)
-        if file and _exists(file):
+        if file and file_exists(file):
             continue
         raise SettingsError(
             what_got_wanted(
@@ -139,13 +138,6 @@ def _check_weights(chosen: Settings, rows: Sequence[PublishedRow]) -> None:
                 do="pass a file that exists, or leave these rows out with --rows",
             )
         )
-
-
-def _exists(file: str) -> bool:
-    if is_s3(file):
-        folder, _, name = file.rpartition("/")
-        return open_storage(folder).exists(name)
-    return Path(file).is_file()
 
 
 def _plan(chosen: Settings, row: PublishedRow, seed: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from affectflow.command_line import OneLineParser
 from affectflow.errors import USER_ERROR, AffectflowError, ArtifactError, what_got_wanted
 from affectflow.headers import ModelHeader, check_header
 from affectflow.progress import report_error, say, warn
+from affectflow.storage import local_file
 
 _INPUTS = ("faces", "splits", "class_weights")
 #: Settings of ``model.json`` that are no flags: what a flag of another name was resolved to.
@@ -118,6 +119,11 @@ def _version_here(name: str) -> str:
         return ""
 
 
+def _weights_digest(address: str) -> str:
+    with local_file(address) as file:
+        return sha256_file(file)
+
+
 def _check_inputs(header: dict[str, Any], given: dict[str, str]) -> None:
     needed = [*_INPUTS, *(["weights"] if header["inputs"].get("weights") else [])]
     for name in needed:
@@ -126,7 +132,7 @@ def _check_inputs(header: dict[str, Any], given: dict[str, str]) -> None:
             line = what_got_wanted(flag, got="nothing", wanted="what the model was trained with", do="pass it")
             raise ArtifactError(line)
         path = given[name]
-        digest = sha256_file(Path(path)) if name == "weights" else artifact_digest(open_artifact(path, name))
+        digest = _weights_digest(path) if name == "weights" else artifact_digest(open_artifact(path, name))
         if digest != header["inputs"][name]:
             raise ArtifactError(
                 what_got_wanted(

@@ -93,7 +93,7 @@ class ExpressionPredictor:
         from affectflow.training.loading import resize_whole
 
         pixels = squared(read_picture(picture)).transpose(2, 0, 1)
-        return resize_whole(torch.from_numpy(np.ascontiguousarray(pixels)), self._header["image_size"])
+        return resize_whole(torch.from_numpy(np.array(pixels, order="C")), self._header["image_size"])
 
 
 def read_picture(picture: Any) -> NDArray[np.uint8]:

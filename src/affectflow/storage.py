@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import shutil
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -123,6 +124,49 @@ def open_storage(root: str) -> Storage:
             )
         )
     return FolderStorage(root)
+
+
+def file_exists(address: str) -> bool:
+    """Return whether there is a file of this path or ``s3://`` address.
+
+    Raises:
+        StorageError: the bucket cannot be reached.
+    """
+    storage, name = _split(address)
+    return storage.exists(name)
+
+
+@contextlib.contextmanager
+def local_file(address: str) -> Iterator[Path]:
+    """Give the path of a file on this machine; one in S3 is copied, under its own name, until this is left.
+
+    Args:
+        address: a path, or ``s3://bucket/key``.
+
+    Raises:
+        StorageError: an object that cannot be read, or :class:`StorageMissingError` where there is none.
+    """
+    if not is_s3(address):
+        yield Path(address)
+        return
+    storage, name = _split(address)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / name
+        storage.get(name, copy)
+        yield copy
+
+
+def _split(address: str) -> tuple[Storage, str]:
+    """Return the storage of a file and the file's name in it."""
+    if not is_s3(address):
+        path = Path(address)
+        return open_storage(str(path.parent)), path.name
+    folder, _, name = address.removeprefix(S3_SCHEME).rpartition("/")
+    if not folder or not name:
+        raise SettingsError(
+            what_got_wanted("file", got=repr(address), wanted="s3://bucket/key", do="name bucket and key")
+        )
+    return open_storage(S3_SCHEME + folder), name
 
 
 class FolderStorage(Storage):

@@ -131,14 +131,24 @@ def download_file(run_id: str, path: str, destination: Path) -> None:
 
 @dataclass(frozen=True)
 class Champion:
-    """The registered model's version that has the alias ``champion``: its number, and its evaluation's address."""
+    """The registered model's version that has the alias ``champion``.
+
+    Attributes:
+        version: its number.
+        reference: the address of the evaluation by which it was chosen; of a version that was made by hand, its
+            run's id, which stands for that run's newest evaluation.
+    """
 
     version: str
     reference: str
 
 
 def current_champion(name: str) -> Champion | None:
-    """Return the champion of a registered model; None where there is no such model, or no champion."""
+    """Return the champion of a registered model; None where there is no such model, or no champion.
+
+    Raises:
+        TrackingError: it was made by hand of a model without a run, or the server refuses.
+    """
     with readable_errors():
         from mlflow import MlflowClient
 
@@ -148,8 +158,18 @@ def current_champion(name: str) -> Champion | None:
         version = found[0].aliases.get(CHAMPION) if found else None
         if version is None:
             return None
-        tags = client.get_model_version(name, version).tags
-        return Champion(str(version), str(tags.get(EVALUATION, "")))
+        model = client.get_model_version(name, version)
+    reference = model.tags.get(EVALUATION) or model.run_id
+    if not reference:
+        raise TrackingError(
+            what_got_wanted(
+                f"models:/{name}@{CHAMPION}",
+                got=f"version {version}, of no run",
+                wanted="the model of a run that evaluate scored",
+                do="give the alias to another version",
+            )
+        )
+    return Champion(str(version), str(reference))
 
 
 def register_champion(name: str, reference: str, *, tags: Mapping[str, str], why: str) -> str:

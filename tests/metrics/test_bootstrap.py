@@ -112,6 +112,24 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(name):
     assert 0.90 <= covered / 200 <= 0.985
 
 
+@pytest.mark.parametrize(("classes", "samples", "least", "most"), [(4, 2000, 0.90, 1.0), (8, 320, 0.60, 0.85)])
+def test_intervals_of_average_precision_cover_500_samples_a_class_and_sit_high_on_40(
+    classes, samples, least, most
+):
+    truth = METRICS["average_precision"](*predictions(200_000, classes=classes, signal=1.0, seed=99))
+    covered = low = 0
+    for trial in range(100):
+        target, probability = predictions(samples, classes=classes, signal=1.0, seed=1000 + trial)
+        [found] = bootstrap_intervals(
+            target, probability, metrics=["average_precision"], resamples=200, seed=trial
+        ).values()
+        covered += found["low"] <= truth <= found["high"]
+        low += found["high"] < truth
+    print(f"{covered} of 100 intervals hold the truth, {low} lie below it")
+    assert least <= covered / 100 <= most
+    assert low <= 3
+
+
 def test_paired_difference_is_that_of_the_metrics_with_an_interval_around_it():
     target, better = predictions(500, signal=1.5)
     worse = softmax(np.log(better) + np.random.default_rng(8).normal(size=better.shape))

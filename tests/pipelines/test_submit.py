@@ -1,5 +1,6 @@
 """Submission to KFP, against a server that speaks its API as the SDK calls it."""
 
+import hashlib
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from kfp_server import KfpServer
+from s3_server import S3Server
 
 from affectflow import __version__
 from affectflow.artifacts import sha256_file
@@ -187,6 +189,18 @@ def test_an_unknown_parameter_is_one_line_before_anything_is_asked(server, capsy
     assert leaving.value.code == 2
     assert "wanted --epochs perhaps" in one_line(capsys.readouterr().err)
     assert server.requests == []
+
+
+def test_digests_follow_weights_in_s3_and_a_line_says_why_one_cannot_be_read(s3: S3Server, capsys) -> None:
+    s3.client().put_object(Bucket="open", Key="submit/w.safetensors", Body=b"weights")
+    given = {"plan_weights_imagenet": "s3://open/submit/w.safetensors"}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert submit.add_known_digests(given) == {**given, "plan_weights_imagenet_digest": digest}
+    assert capsys.readouterr().out == ""
+    lacking = {"plan_weights_imagenet": "s3://open/submit/none"}
+    assert submit.add_known_digests(lacking) == lacking
+    [line] = capsys.readouterr().out.splitlines()
+    assert "no such object" in line and "--plan-weights-imagenet-digest" in line
 
 
 def test_digests_follow_what_lies_here_and_a_line_says_what_does_not(tmp_path: Path, capsys) -> None:

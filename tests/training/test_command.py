@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import timm
 from s3_server import S3Server
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from affectflow.artifacts import new_artifact
 from affectflow.data.class_weights import class_weights_fields
@@ -92,6 +93,42 @@ def is_of_session(process: psutil.Process, session: int) -> bool:
 
 def digests(output: Path) -> dict[str, str]:
     return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in WRITTEN}
+
+
+@pytest.mark.slow
+def test_weights_in_s3_train_the_model_of_the_same_file_here(
+    command: list[str], s3: S3Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "small.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    s3.client().upload_file(str(file), "open", "weights/small.safetensors")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    written = []
+    for name, weights in (("here", str(file)), ("there", "s3://open/weights/small.safetensors")):
+        flags = [
+            "--weights",
+            weights,
+            "--weights-digest",
+            digest,
+            "--epochs",
+            "1",
+            "--output-dir",
+            str(tmp_path / name),
+        ]
+        done = subprocess.run([*command, *flags], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        written.append(digests(tmp_path / name))
+        header = json.loads((tmp_path / name / "model" / "model.json").read_text())
+        assert (header["pretrained"], header["inputs"]["weights"]) == ("small", digest)
+    assert written[0] == written[1]
+
+
+def test_weights_that_are_not_in_s3_are_one_line(command: list[str], s3: S3Server, tmp_path: Path) -> None:
+    flags = ["--weights", "s3://open/weights/none", "--output-dir", str(tmp_path)]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: --weights: got 's3://open/weights/none', wanted a file" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.nightly

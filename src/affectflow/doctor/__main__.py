@@ -74,7 +74,7 @@ def _parser() -> OneLineParser:
     data = parser.add_argument_group("data and weights")
     data.add_argument("--source", default="", metavar="DIR", help="folder with the face data")
     data.add_argument("--layout", default="auto", help="its layout, as for ingest_affectnet [default: auto]")
-    data.add_argument("--weights", default="", metavar="FILE", help="file of pre-trained weights")
+    data.add_argument("--weights", default="", metavar="FILE", help="file of pre-trained weights, here or s3://…")
     data.add_argument("--backbone", default="", metavar="NAME", help="backbone that the weights must fit")
     where = parser.add_argument_group("places")
     where.add_argument(

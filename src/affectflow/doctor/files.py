@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from affectflow.doctor.check import Finding
 from affectflow.labels import EXPRESSIONS
+from affectflow.storage import local_file
 
 if TYPE_CHECKING:
     from affectflow.data.listing import Listing
@@ -85,18 +86,19 @@ def check_weights(weights: str, backbone: str) -> Iterator[Finding]:
     from affectflow.models import create_backbone, load_pretrained, merge_backbone_args
     from affectflow.models.weight_files import read_weights
 
-    entries = read_weights(weights)
-    if not backbone:
-        mend = "pass --backbone to load them into it"
-        yield Finding("weights", "ok", f"{weights}: {len(entries)} entries", mend)
-        return
-    try:
-        network = create_backbone(backbone, merge_backbone_args(weights, backbone, {}))
-    except ValueError as error:
-        found, _, mend = str(error).rpartition("; ")
-        yield Finding("weights", "bad", found, mend)
-        return
-    info = load_pretrained(network, weights, backbone)
+    with local_file(weights) as file:
+        entries = read_weights(file)
+        if not backbone:
+            mend = "pass --backbone to load them into it"
+            yield Finding("weights", "ok", f"{weights}: {len(entries)} entries", mend)
+            return
+        try:
+            network = create_backbone(backbone, merge_backbone_args(file, backbone, {}))
+        except ValueError as error:
+            found, _, mend = str(error).rpartition("; ")
+            yield Finding("weights", "bad", found, mend)
+            return
+        info = load_pretrained(network, file, backbone)
     folded = ", BatchNorm folded" if info.folded_batchnorm else ""
     yield Finding(
         "weights", "ok", f"{weights}: {info.entries} entries of form {info.format} fit {backbone}{folded}"

@@ -146,7 +146,8 @@ def bootstrap_intervals(
     Note:
         A class that a resample does not draw is left out of means, as in the metric itself. Where that leaves a
         metric undefined, the interval is over the other resamples; it is None when there are none. The interval
-        speaks of other test images, not of other training seeds.
+        speaks of other test images, not of other training seeds. That of average precision sits too high with
+        few samples a class, since a resample repeats samples; that of the calibration error never reaches 0.
 
     Raises:
         ValueError: a bad argument, as :func:`affectflow.metrics.checks.check_predictions` says.

@@ -1,0 +1,28 @@
+"""What pipelines.local --containers does around the steps, without Docker."""
+
+from pathlib import Path
+
+import pytest
+
+from affectflow.errors import AffectflowError
+from pipelines.containers import container_runner
+from pipelines.local import _check_outputs
+from pipelines.registry import PIPELINES
+from pipelines.step_output import StepOutput
+
+
+def test_all_that_steps_read_from_this_machine_is_mounted_and_cannot_be_written(tmp_path: Path) -> None:
+    names = ("data_source", "train_weights", "plan_weights_vggface2", "plan_weights_imagenet")
+    parameters = {name: str(tmp_path / name) for name in names}
+    for file in parameters.values():
+        Path(file).touch()
+    mounts = container_runner(parameters).__dict__["container_run_args"]["mounts"]
+    assert {mount["Target"]: mount["ReadOnly"] for mount in mounts} == dict.fromkeys(parameters.values(), True)
+
+
+def test_a_failure_that_kfp_takes_for_an_end_is_named_with_its_models(tmp_path: Path) -> None:
+    output = StepOutput(tmp_path / "log")
+    output.error_lines.append("weights: got nothing, wanted a file; pass one")
+    output.failed_models.append("16 · resnet50")
+    with pytest.raises(AffectflowError, match=r"^weights: got nothing.*\(failed: 16 · resnet50\)$"):
+        _check_outputs(PIPELINES["paper_tables"], tmp_path, output)
