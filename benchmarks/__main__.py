@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import table
 
-NAMES = ("fine_tune_step", "load", "loss", "ingest", "evaluate", "pipeline", "startup", "growth")
+NAMES = ("fine_tune_step", "load", "loss", "ingest", "evaluate", "pipeline", "startup", "growth", "precision")
 
 
 def main() -> int:

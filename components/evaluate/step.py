@@ -178,7 +178,13 @@ def _probabilities(
     chosen: Settings, network: ExpressionModel, header: dict[str, Any], inputs: Inputs, part: SplitFaces
 ) -> NDArray[np.float64]:
     device = best_device()
-    faces = WholeFaces(inputs.faces, part.rows, part.target, image_size=header["image_size"])
+    faces = WholeFaces(
+        inputs.faces,
+        part.rows,
+        part.target,
+        image_size=header["image_size"],
+        crops_on_device=device.type != "cpu",
+    )
     batches = loader(faces, workers=chosen.workers, batch_size=chosen.batch_size)
     outputs = run_model(
         network.to(device, memory_format=torch.channels_last),

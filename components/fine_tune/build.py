@@ -29,6 +29,7 @@ from affectflow.training.distributed import num_processes, rank
 from affectflow.training.inputs import Inputs
 from affectflow.training.loading import EpochBatches, TrainingFaces, WholeFaces, loader
 from affectflow.training.loop import Row, Trainer
+from affectflow.training.precision import choose_precision
 from affectflow.training.recipe import Recipe
 from components.fine_tune.settings import Settings
 
@@ -205,8 +206,11 @@ def build_trainer(
         image_size=chosen.image_size,
         crop_scale_min=chosen.crop_scale_min,
         seed=chosen.seed,
+        crops_on_device=device.type != "cpu",
     )
-    val_faces = WholeFaces(inputs.faces, val.rows, val.target, image_size=chosen.image_size)
+    val_faces = WholeFaces(
+        inputs.faces, val.rows, val.target, image_size=chosen.image_size, crops_on_device=device.type != "cpu"
+    )
     model = network.model.to(
         device, memory_format=torch.channels_last if chosen.channels_last else torch.contiguous_format
     )
@@ -242,7 +246,7 @@ def build_trainer(
             halve_every=chosen.halve_learning_rate_every,
             momentum=chosen.momentum,
             weight_decay=chosen.weight_decay,
-            precision=chosen.precision,
+            precision=choose_precision(chosen.precision, device),
             select=chosen.select,
             checkpoint_every=chosen.checkpoint_every,
             lambda_warmup_epochs=chosen.lambda_warmup_epochs,

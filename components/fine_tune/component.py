@@ -112,7 +112,8 @@ def fine_tune(
         halve_learning_rate_every: Epochs after which the learning rate is halved; 1 or more. The paper: 10.
         crop_scale_min: Smallest share of a face's area that a random crop keeps; above 0, up to 1.
         select: Which epoch's model is kept: best_uar, best_loss (both on validation) or last.
-        precision: float32, bfloat16 or float16 (float16 on GPUs alone).
+        precision: float32, bfloat16 or float16 (float16 on GPUs alone); auto measures at the start whether bfloat16 is fast
+            on this device and takes it if so, else float32.
         deterministic: Use deterministic algorithms alone, so that equal runs on one machine are equal to the bit; slower.
         channels_last: Keep images and weights channels last in memory: the same numbers to rounding, faster on most GPUs.
         compile_model: Compile the network with torch.compile: a slow start, then faster steps. Needs a C++ compiler.

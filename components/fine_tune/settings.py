@@ -77,7 +77,7 @@ class Settings(StepSettings):
     halve_learning_rate_every: int = Field(ge=1)
     crop_scale_min: float = Field(gt=0, le=1)
     select: Literal["best_uar", "best_loss", "last"]
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     deterministic: bool
     channels_last: bool
     compile_model: bool

@@ -91,7 +91,16 @@ def _train(chosen: Settings, paths: Paths) -> None:
             return
         reporting.warn_of_cluster_state(chosen, rows[-1])
         _write_history(paths, rows)
-        _write_model(chosen, paths, network, tracked, best=trainer.best_row, inputs=digests, code=code)
+        _write_model(
+            chosen,
+            paths,
+            network,
+            tracked,
+            best=trainer.best_row,
+            precision=trainer.recipe.precision,
+            inputs=digests,
+            code=code,
+        )
         reporting.write_pages(chosen, paths, tracked, rows, trainer.best_row)
     reporting.say_end(paths, trainer.best_row)
     if trainer.checkpoints:
@@ -120,6 +129,7 @@ def _write_model(
     tracked: Run,
     *,
     best: Row,
+    precision: str,
     inputs: dict[str, str],
     code: str,
 ) -> None:
@@ -133,6 +143,7 @@ def _write_model(
         "row": chosen.row,
         "seed": chosen.seed,
         "settings": chosen.deciding(),
+        "precision": precision,
         "selected_epoch": int(best["epoch"]),
         "inputs": inputs,
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm")}

@@ -1,4 +1,5 @@
 from affectflow.models.backbones import PAPER_BACKBONES, create_backbone, feature_width, timm_name
+from affectflow.models.folding import folded_batchnorms
 from affectflow.models.freezing import NUM_STAGES, FrozenStages, freeze_stages, stage_of_parameters
 from affectflow.models.input_norm import IMAGENET, InputNorm, Normalize, normalize_batch
 from affectflow.models.model import ACTIVATIONS, KEEP_BATCHNORM, ExpressionModel
@@ -38,6 +39,7 @@ __all__ = [
     "choose_input_norm",
     "create_backbone",
     "feature_width",
+    "folded_batchnorms",
     "freeze_stages",
     "load_model",
     "load_pretrained",

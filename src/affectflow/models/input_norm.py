@@ -87,7 +87,7 @@ class Normalize(nn.Module):
             raise ValueError(what_got_wanted("images", got=got, wanted=wanted, do="pass decoded RGB images"))
         if self.norm.bgr:
             images = images.flip(1)
-        return ((images.float() - self.mean) * self.scale).to(self.dtype)
+        return images.float().sub_(self.mean).mul_(self.scale).to(self.dtype)
 
 
 def normalize_batch(images: Tensor, norm: InputNorm, dtype: torch.dtype = torch.float32) -> Tensor:

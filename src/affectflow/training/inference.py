@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from affectflow.training.crops import Uncropped, cut_crops
+
 #: Turns a batch (B, 3, H, W) uint8 on the device into what the network expects, float.
 Normalise = Callable[[Tensor], Tensor]
 
@@ -43,10 +45,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
+def to_device(images: Tensor | Uncropped, device: torch.device) -> Tensor:
+    """Return a batch (B, 3, H, W) uint8 on the device, where it is cut if it is not yet."""
+    if not isinstance(images, Uncropped):
+        return images.to(device, non_blocking=True)
+    whole, boxes = (part.to(device, non_blocking=True) for part in (images.images, images.boxes))
+    return cut_crops(Uncropped(whole, boxes, images.image_size))
+
+
 @torch.inference_mode()
 def run_model(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor | Uncropped, Tensor]],
     *,
     normalise: Normalise,
     device: torch.device,
@@ -56,9 +66,10 @@ def run_model(
     model.eval()
     logits, features, targets = [], [], []
     for images, target in batches:
+        pixels = to_device(images, device)  # not in autocast, which would cut them in less than 8 bits
         with autocast(device, precision):
-            batch_logits, batch_features = model(normalise(images.to(device, non_blocking=True)))
-        logits.append(batch_logits.float().cpu())
-        features.append(batch_features.float().cpu())
+            batch_logits, batch_features = model(normalise(pixels))
+        logits.append(batch_logits.float())  # on the device to the end: a copy would wait for every batch
+        features.append(batch_features.float())
         targets.append(target)
-    return Outputs(torch.cat(logits), torch.cat(features), torch.cat(targets))
+    return Outputs(torch.cat(logits).cpu(), torch.cat(features).cpu(), torch.cat(targets))

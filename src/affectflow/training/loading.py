@@ -16,16 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import functional as transforms
 
 from affectflow.data.faces import Faces, decode_image
+from affectflow.training.crops import Uncropped, crop_key, cut_crops, draw_crops, resized_crop
 from affectflow.training.distributed import num_processes
 
 _MAX_WORKERS = 8
 #: Seconds after which a batch counts as lost: a worker without memory may drop one and say so to nobody.
 _PATIENCE = 300
-_CROP_RATIOS = (3 / 4, 4 / 3)
-_CROP_TRIES = 10
 
 
 class Sample(NamedTuple):
@@ -33,6 +31,10 @@ class Sample(NamedTuple):
 
     image: Tensor
     target: int
+
+
+#: What a loader gives: images, (B, 3, H, W) uint8 or still to be cut on the device; and expression codes (B,).
+Batch = tuple[Tensor | Uncropped, Tensor]
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -85,6 +87,7 @@ class TrainingFaces(Dataset[Sample]):
         image_size: side of the returned square in pixels.
         crop_scale_min: smallest share of the face's area that a crop keeps, in (0, 1]. The paper does not give it.
         seed: of the crops and flips.
+        crops_on_device: leave cutting to the device: batches are :class:`~affectflow.training.crops.Uncropped`.
     """
 
     def __init__(
@@ -96,29 +99,25 @@ class TrainingFaces(Dataset[Sample]):
         image_size: int,
         crop_scale_min: float,
         seed: int,
+        crops_on_device: bool = False,
     ) -> None:
-        self.faces = faces
-        self.rows = rows
-        self.target = target
-        self.image_size = image_size
+        self.pixels = _Pixels(faces, rows, target, image_size, crops_on_device)
         self.crop_scale_min = crop_scale_min
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.pixels.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        random = np.random.default_rng([self.seed, epoch, index])
-        image = _to_tensor(self.faces, self.rows[index])
-        top, left, height, width = random_crop(
-            image.shape[-2], image.shape[-1], scale_min=self.crop_scale_min, random=random
-        )
-        size = [self.image_size, self.image_size]
-        image = transforms.resized_crop(image, top, left, height, width, size, antialias=True)
-        if random.random() < 0.5:
-            image = transforms.horizontal_flip(image)
-        return Sample(image, int(self.target[index]))
+        return _only(self.__getitems__([key]))
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """Return a batch of faces of one epoch."""
+        index = np.array([index for _, index in keys])
+        heights, widths = self.pixels.sides(index)
+        key = crop_key(self.seed, keys[0][0])
+        boxes = draw_crops(heights, widths, index, scale_min=self.crop_scale_min, key=key)
+        return self.pixels.batch(index, boxes)
 
 
 class WholeFaces(Dataset[Sample]):
@@ -129,51 +128,84 @@ class WholeFaces(Dataset[Sample]):
         rows: which rows of its manifest, (N,).
         target: their expression codes, (N,).
         image_size: side of the returned square in pixels.
+        crops_on_device: leave resizing to the device: batches are :class:`~affectflow.training.crops.Uncropped`.
     """
 
     def __init__(
-        self, faces: Faces, rows: NDArray[np.int64], target: NDArray[np.int64], *, image_size: int
+        self,
+        faces: Faces,
+        rows: NDArray[np.int64],
+        target: NDArray[np.int64],
+        *,
+        image_size: int,
+        crops_on_device: bool = False,
     ) -> None:
-        self.faces = faces
-        self.rows = rows
-        self.target = target
-        self.image_size = image_size
+        self.pixels = _Pixels(faces, rows, target, image_size, crops_on_device)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.pixels.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        image = resize_whole(_to_tensor(self.faces, self.rows[index]), self.image_size)
-        return Sample(image, int(self.target[index]))
+        return _only(self.__getitems__([index]))
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return a batch of faces."""
+        index = np.array(indices)
+        heights, widths = self.pixels.sides(index)
+        none = np.zeros_like(heights)
+        return self.pixels.batch(index, np.stack([none, none, heights, widths, none], axis=1))
+
+
+class _Pixels:
+    """Decodes chosen faces and cuts boxes from them, here or as the device will."""
+
+    def __init__(
+        self, faces: Faces, rows: NDArray[np.int64], target: NDArray[np.int64], image_size: int, on_device: bool
+    ) -> None:
+        self.faces, self.rows, self.target = faces, rows, target
+        self.image_size, self.on_device = image_size, on_device
+        self._sides = faces.manifest[["height", "width"]].to_numpy(np.int64)[rows]
+
+    def sides(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return heights and widths (B,) in pixels."""
+        return self._sides[index, 0], self._sides[index, 1]
+
+    def batch(self, index: NDArray[np.int64], boxes: NDArray[np.int64]) -> Batch:
+        """Return faces, of each what its box (top, left, height, width, mirrored) says, and their codes."""
+        target = torch.from_numpy(self.target[index])
+        if self.on_device:
+            return Uncropped(self._whole(index), torch.from_numpy(boxes), self.image_size), target
+        images = torch.empty(len(index), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        for image, row, (*box, mirrored) in zip(images, self.rows[index].tolist(), boxes.tolist(), strict=True):
+            pixels = np.require(decode_image(self.faces.image_bytes(row)), requirements="W")
+            face = torch.from_numpy(pixels).permute(2, 0, 1)
+            crop = resized_crop(face, box, self.image_size)
+            image.copy_(crop.flip(-1) if mirrored else crop)
+        return images, target
+
+    def _whole(self, index: NDArray[np.int64]) -> Tensor:
+        height, width = self._sides[index].max(axis=0).tolist()
+        pixels = np.empty((len(index), height, width, 3), np.uint8)
+        for place, row, (tall, wide) in zip(
+            pixels, self.rows[index].tolist(), self._sides[index].tolist(), strict=True
+        ):
+            place[:tall, :wide] = decode_image(self.faces.image_bytes(row))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _only(batch: Batch) -> Sample:
+    images, target = batch
+    return Sample(cut_crops(images)[0] if isinstance(images, Uncropped) else images[0], int(target[0]))
 
 
 def resize_whole(image: Tensor, image_size: int) -> Tensor:
     """Resize a whole image (3, H, W) uint8 to a square, with antialiasing."""
-    resized: Tensor = transforms.resize(image, [image_size, image_size], antialias=True)
-    return resized
-
-
-def random_crop(
-    height: int, width: int, *, scale_min: float, random: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Draw a crop of ``scale_min`` to 1 of the area and a side ratio of 3/4 to 4/3.
-
-    Returns:
-        top, left, height, width in pixels; the whole image where no draw fits.
-    """
-    for _ in range(_CROP_TRIES):
-        area = height * width * random.uniform(scale_min, 1.0)
-        ratio = math.exp(random.uniform(math.log(_CROP_RATIOS[0]), math.log(_CROP_RATIOS[1])))
-        crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < crop_height <= height and 0 < crop_width <= width:
-            top = int(random.integers(0, height - crop_height + 1))
-            left = int(random.integers(0, width - crop_width + 1))
-            return top, left, crop_height, crop_width
-    return 0, 0, height, width
+    height, width = image.shape[-2:]
+    return resized_crop(image, (0, 0, height, width), image_size)
 
 
 def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoader[Sample]:
-    """Return a loader of ``(images (B, 3, H, W) uint8, target (B,) int64)``.
+    """Return a loader of :data:`Batch`.
 
     Its workers live for one pass. Where several processes train they are forked from a server that holds nothing
     but the imports, since a process that is forked beside the threads of a process group can hang.
@@ -193,7 +225,7 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
         timeout=_PATIENCE,
         generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_collate,
+        collate_fn=_as_it_is,
         **order,
     )
 
@@ -213,11 +245,6 @@ def _exit_after(wait: Callable[[], None]) -> None:
     os._exit(1)
 
 
-def _collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    images = torch.stack([sample.image for sample in samples])
-    return images, torch.tensor([sample.target for sample in samples], dtype=torch.int64)
-
-
-def _to_tensor(faces: Faces, row: int) -> Tensor:
-    pixels = decode_image(faces.image_bytes(int(row)))
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+def _as_it_is(batch: Any) -> Any:
+    """Keep a batch as its dataset made it."""
+    return batch

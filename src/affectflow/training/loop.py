@@ -1,6 +1,8 @@
 """The training loop: SGD on a joint loss, a validation after each epoch, and going on where a stopped run was."""
 
+import contextlib
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,12 +18,13 @@ from affectflow.errors import DataError, SettingsError, StoppedError, TrainingEr
 from affectflow.labels import EXPRESSIONS
 from affectflow.losses import ClassStatistics, JointLoss
 from affectflow.metrics import accuracy, f1_macro, uar
-from affectflow.models import ExpressionModel
+from affectflow.models import ExpressionModel, folded_batchnorms
 from affectflow.progress import progress, say
 from affectflow.training.centers import center_columns, centers_of, forget_limited_steps
 from affectflow.training.checkpoints import CheckpointStore, check_fits, readable_checkpoint
+from affectflow.training.crops import Uncropped
 from affectflow.training.distributed import broadcast_buffers, gather, join_outputs, parallel, rank
-from affectflow.training.inference import Normalise, autocast, run_model
+from affectflow.training.inference import Normalise, autocast, run_model, to_device
 from affectflow.training.loading import EpochBatches, Sample
 from affectflow.training.recipe import SELECTIONS, Recipe
 from affectflow.training.stopping import StopWatch
@@ -104,6 +107,7 @@ class Trainer:
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=True,
         )
         self.lambda_ = loss.lambda_
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
@@ -135,6 +139,17 @@ class Trainer:
         if not self._resume() and self.loss.needs_class_means:
             self._start_centers_at_class_means()
         self._stop_if_collapsed()
+        with self._folded():
+            self._train_epochs()
+        self.model.load_state_dict(self.progress.best_weights)
+        return self.progress.history
+
+    def _folded(self) -> contextlib.AbstractContextManager[int]:
+        """Return the context in which the frozen stages compute their BatchNorm within the convolutions."""
+        image = self.train_loader.dataset[0, 0].image
+        return folded_batchnorms(self.model, self.normalise(image[None].to(self.device)))
+
+    def _train_epochs(self) -> None:
         while self.progress.epoch < self.recipe.epochs:
             if self.progress.batches_done == 0:
                 self.progress.centers_before = centers_of(self.loss)
@@ -147,8 +162,6 @@ class Trainer:
             self._stop_if_collapsed()
             if self.progress.epoch < self.recipe.epochs:
                 self._stop_if_asked()
-        self.model.load_state_dict(self.progress.best_weights)
-        return self.progress.history
 
     @property
     def best_row(self) -> Row:
@@ -194,9 +207,9 @@ class Trainer:
     def _steps_done(self) -> int:
         return self.progress.epoch * len(self.batches) + self.progress.batches_done
 
-    def _train_step(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _train_step(self, images: Tensor | Uncropped, target: Tensor) -> dict[str, Tensor]:
         """Take one step of Algorithm 1: all updates are from the features and centers of one forward pass."""
-        images = images.to(self.device, non_blocking=True)
+        images = to_device(images, self.device)
         target = target.to(self.device, non_blocking=True)
         try:
             with autocast(self.device, self.recipe.precision):
@@ -346,6 +359,7 @@ class Trainer:
                 "loss": self.loss.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "precision": self.recipe.precision,
                 "random": random,
             },
             step=self._steps_done,
@@ -372,6 +386,8 @@ class Trainer:
         self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
+        # What was fast at the first start need not be so on the machine where the run goes on.
+        self.recipe = dataclasses.replace(self.recipe, precision=saved.get("precision", self.recipe.precision))
         random = saved["random"]
         if rank() < len(random["cpu"]):
             torch.set_rng_state(random["cpu"][rank()])
