@@ -4,9 +4,9 @@ import os
 
 
 def _import_kfp_without_its_client() -> None:
-    """Import kfp as its own launcher does in a container: without the client, which brings in Kubernetes' whole API.
+    """Import kfp as its launcher does in a container: without the client, which brings in Kubernetes' whole API.
 
-    That third of a second is more than the work of some steps. ``pipelines.submit`` imports the client by its module.
+    That third of a second is more than the work of some steps. ``pipelines.submit`` imports the client itself.
     """
     before = os.environ.get("_KFP_RUNTIME")
     os.environ["_KFP_RUNTIME"] = "true"
