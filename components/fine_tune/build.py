@@ -128,6 +128,7 @@ def build_network(chosen: Settings) -> Network:
         keep_batchnorm = chosen.keep_batchnorm
         if keep_batchnorm == "auto":
             keep_batchnorm = "all" if info is not None and info.folded_batchnorm else "frozen"
+        _check_it_takes_faces(model, chosen)
         model.freeze(chosen.frozen_stages, keep_batchnorm)
         input_norm = choose_input_norm(chosen.input_norm, info)
     if keep_batchnorm == "all":
@@ -142,6 +143,24 @@ def build_network(chosen: Settings) -> Network:
         activation="relu",
     )
     return Network(model, input_norm, spec)
+
+
+def _check_it_takes_faces(model: ExpressionModel, chosen: Settings) -> None:
+    """Send one black image through, which shows a network made for another size or number of colours at once."""
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, chosen.image_size, chosen.image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            what_got_wanted(
+                f"--backbone {chosen.backbone}",
+                got=" ".join(str(error).split()),
+                wanted=f"a network that takes colour images of {chosen.image_size} x {chosen.image_size} px",
+                do="pass another --image-size, or arguments of the network in --backbone-args",
+            )
+        ) from None
+    model.train()
 
 
 def build_joint_loss(chosen: Settings, class_weights: list[float]) -> JointLoss:

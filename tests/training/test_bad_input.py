@@ -67,6 +67,8 @@ def refusal(paths: dict[str, str], error: type[AffectflowError], **changes: Any)
         ({"loss": "island"}, "loss: got 'island', wanted one of softmax, center+softmax"),
         ({"freeze_stages": 6}, "--freeze-stages: got 6"),
         ({"backbone": "convnext_atto", "freeze_stages": 2}, "stages of ConvNeXt: got 4 feature levels"),
+        ({"backbone_args": '{"in_chans": 1}'}, "--backbone test_resnet: got Given groups=1"),
+        ({"backbone": "vit_tiny_patch16_224", "freeze_stages": 0}, "--backbone vit_tiny_patch16_224: got Input height"),
         ({"precision": "float16"}, "--precision: got float16 on a CPU, wanted a GPU"),
         ({"checkpoint_dir": "ftp://host/a"}, "storage: got 'ftp://host/a', wanted a folder or s3://bucket/prefix"),
         (
