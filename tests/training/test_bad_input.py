@@ -68,7 +68,7 @@ def refusal(paths: dict[str, str], error: type[AffectflowError], **changes: Any)
         ({"freeze_stages": 6}, "--freeze-stages: got 6"),
         ({"backbone": "convnext_atto", "freeze_stages": 2}, "stages of ConvNeXt: got 4 feature levels"),
         ({"backbone_args": '{"in_chans": 1}'}, "--backbone test_resnet: got Given groups=1"),
-        ({"backbone": "vit_tiny_patch16_224", "freeze_stages": 0}, "--backbone vit_tiny_patch16_224: got Input height"),
+        ({"backbone": "vit_tiny_patch16_224", "freeze_stages": 0}, "--backbone vit_tiny_patch16_224: got Input"),
         ({"precision": "float16"}, "--precision: got float16 on a CPU, wanted a GPU"),
         ({"checkpoint_dir": "ftp://host/a"}, "storage: got 'ftp://host/a', wanted a folder or s3://bucket/prefix"),
         (
