@@ -104,7 +104,7 @@ nightly: test test-nightly test-manifests test-containers bench ## All that take
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows
 	$(RUN) -m pip install -q uv
-	$(RUN) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	$(RUN) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11.0 --upgrade \
 		--no-header --no-annotate -o constraints.txt
 
 .PHONY: clean

@@ -149,6 +149,21 @@ def test_npy_lists_in_the_order_of_numbers_and_names_what_lacks_its_other_half(t
     assert listing.excluded == {8: 1}
 
 
+def test_npy_takes_a_second_picture_of_a_name_for_none_and_passes_over_what_macos_adds(tmp_path: Path) -> None:
+    for folder in ("train_set", "val_set"):
+        write_npy_face(tmp_path, folder, "7", data=b"picture", **GOOD)
+    images = tmp_path / "train_set" / "images"
+    for name in ("7.png", "._7.jpg", ".DS_Store"):
+        (images / name).write_bytes(b"another")
+
+    listing = list_faces(tmp_path, "npy")
+
+    assert [face.source_path for face in listing.faces] == [f"{s}/images/7.jpg" for s in ("train_set", "val_set")]
+    (row,) = listing.quarantined
+    assert (row.source_path, row.reason) == ("train_set/images/7.png", Reason.BAD_ROW)
+    assert row.detail == "7.jpg has the same name"
+
+
 @pytest.mark.parametrize("lost", ["train_set", "val_set", "val_set/images", "train_set/annotations"])
 def test_npy_names_the_folder_that_is_missing(tmp_path: Path, lost: str) -> None:
     write_npy(tmp_path)

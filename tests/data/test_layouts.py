@@ -211,6 +211,17 @@ def test_folder_reports_pictures_of_unknown_classes_and_linked_folders(tmp_path:
     }
 
 
+def test_a_disk_that_fails_stops_the_run_and_sets_no_picture_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: str) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+
+    monkeypatch.setattr("affectflow.data.sources._read_file", fails)
+    with pytest.raises(StorageError, match="Input/output error"):
+        open_source(str(tmp_path)).read(("",), "face.jpg")
+
+
 def test_folder_stops_at_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folders(tmp_path / "root", "happy/a.jpg", "happy/deep/b.jpg")
     scandir = os.scandir

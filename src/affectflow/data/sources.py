@@ -4,6 +4,7 @@ Paths are relative to the source, with ``/`` between folders. What a list names 
 leads out of the source.
 """
 
+import errno
 import io
 import os
 import posixpath
@@ -27,6 +28,12 @@ from affectflow.storage import is_s3, join, open_storage
 
 #: Larger files are not read.
 MAX_BYTES = 256 << 20
+
+#: What says nothing of the one file: the disk, the network or this process is at fault, and a picture that was set
+#: aside for it would be lost.
+_FAULTS_OF_THE_MACHINE = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
 
 _NO_FILE = "no such file"
 _LEAVES = "a path or a link that leaves the source folder"
@@ -185,6 +192,8 @@ class FolderSource(Source):
             except (FileNotFoundError, NotADirectoryError):
                 pass
             except OSError as error:
+                if error.errno in _FAULTS_OF_THE_MACHINE:
+                    raise _unreadable(file, error) from None
                 trouble = error.strerror or str(error)
         raise FaceError(Reason.MISSING, trouble)
 

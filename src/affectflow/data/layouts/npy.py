@@ -55,8 +55,10 @@ def _read(source: Source) -> Iterator[Row]:
 
 
 def _read_set(source: Source, name: str) -> Iterator[Row]:
-    images = {PurePosixPath(file).stem: file for file in source.files(f"{name}/{_IMAGES}")}
-    annotations = set(source.files(f"{name}/{_ANNOTATIONS}"))
+    files = _visible(source.files(f"{name}/{_IMAGES}"))
+    images = {PurePosixPath(file).stem: file for file in reversed(files)}
+    seconds = sorted(set(files) - set(images.values()))  # 7.png beside 7.jpg: an annotation is that of one
+    annotations = set(_visible(source.files(f"{name}/{_ANNOTATIONS}")))
     listed = {file.removesuffix("_exp.npy") for file in annotations if file.endswith("_exp.npy")}
     ids = sorted(images.keys() | listed, key=_in_order)
     if not ids:
@@ -74,6 +76,22 @@ def _read_set(source: Source, name: str) -> Iterator[Row]:
             blocks = (range(start, min(start + _AHEAD, len(ids))) for start in range(0, len(ids), _AHEAD))
             rows = (row for block in blocks for row in pool.map(read, block))
         yield from rows
+    for row, file in enumerate(seconds, start=len(ids) + 1):
+        path, first = f"{name}/{_IMAGES}/{file}", images[PurePosixPath(file).stem]
+        yield Quarantined(
+            printable(path),
+            f"{name}/{_ANNOTATIONS}",
+            row,
+            Reason.BAD_ROW,
+            f"{printable(first)} has the same name",
+            row_digest(path),
+            folders=("",),
+        )
+
+
+def _visible(files: list[str]) -> list[str]:
+    """Leave out ``._7.jpg`` and ``.DS_Store``, which macOS puts beside files."""
+    return [file for file in files if not file.startswith(".")]
 
 
 def _list_face(source: Source, folder: str, face: str, path: str, row: int, annotations: set[str]) -> Row:
