@@ -15,7 +15,8 @@ from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 from affectflow.errors import SettingsError, what_got_wanted
-from affectflow.tracking import PARENT_RUN_ID, tracking_uri
+from affectflow.tracked_run import tracking_uri
+from affectflow.tracking import PARENT_RUN_ID
 from pipelines.pod_settings import IMAGE_USER
 
 #: Pipeline parameters that name what lies on this machine → whether steps write there.

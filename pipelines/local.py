@@ -87,6 +87,7 @@ def run_local(
     from kfp import local
 
     from affectflow import tracking
+    from affectflow.tracked_run import tracking_uri
 
     work = work.absolute()
     (work / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def run_local(
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{work / 'mlflow.db'}"
     run_id = tracking.start_pipeline_run(
         name=f"{pipeline.name} {time.strftime('%Y-%m-%d %H:%M')}",
-        artifact_root=None if tracking.tracking_uri().startswith("http") else work / "mlflow-artifacts",
+        artifact_root=None if tracking_uri().startswith("http") else work / "mlflow-artifacts",
         params=parameters,
     )
     os.environ[tracking.PARENT_RUN_ID] = run_id

@@ -10,8 +10,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from affectflow.command_line import OneLineParser
 from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import say
+from pipelines.background import free_ports, is_running, start_process, stop_process, write_private
 
 DEFAULT_FOLDER = Path("runs/stack")
 ENVIRONMENT_FILE = "stack.env"
@@ -29,9 +28,8 @@ _HOST = "127.0.0.1"
 _BUCKET = "affectflow"
 _USER = "affectflow"
 _DATABASE = "mlflow"
-#: SeaweedFS takes up to 17 s to start and 25 s to stop; MLflow makes its tables on a first start.
+#: SeaweedFS takes up to 17 s to start; MLflow makes its tables on a first start.
 _START_SECONDS = 240.0
-_STOP_SECONDS = 60.0
 
 #: What the steps of a pipeline need of it; the rest is for the servers.
 _STEP_VARIABLES = (
@@ -104,7 +102,7 @@ def stop(folder: Path) -> None:
     """Stop all of it, MLflow first; what is stored stays."""
     folder = folder.absolute()
     for name in ("mlflow", "s3"):
-        _stop_process(folder / f"{name}.pid")
+        stop_process(folder / f"{name}.pid")
     if (folder / "postgres" / "postmaster.pid").exists():
         _as_postgres(_postgres_program("pg_ctl"), "-D", str(folder / "postgres"), "-m", "fast", "-w", "stop")
     say("stopped")
@@ -137,7 +135,7 @@ def _settings(folder: Path) -> dict[str, str]:
     if file.is_file():
         return read_settings(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(10)
+    ports = free_ports(10)
     settings = {
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{ports[0]}",
         "MLFLOW_TRACKING_USERNAME": _USER,
@@ -154,7 +152,7 @@ def _settings(folder: Path) -> dict[str, str]:
         "SEAWEEDFS_PORTS": ",".join(map(str, ports[3:])),
     }
     text = "# Made by python -m pipelines.stack; keep it to yourself.\n"
-    _write_private(file, text + "".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_private(file, text + "".join(f"{name}={value}\n" for name, value in settings.items()))
     return settings
 
 
@@ -164,7 +162,7 @@ def _start_postgres(folder: Path, settings: dict[str, str]) -> None:
         say("making the database")
         data.mkdir(exist_ok=True)
         password_file = data.parent / ".postgres-password"
-        _write_private(password_file, settings["PGPASSWORD"])
+        write_private(password_file, settings["PGPASSWORD"])
         if os.getuid() == 0:
             for path in (data, password_file):
                 shutil.chown(path, "postgres", "postgres")
@@ -190,7 +188,7 @@ def _start_postgres(folder: Path, settings: dict[str, str]) -> None:
 
 
 def _start_s3(folder: Path, settings: dict[str, str]) -> None:
-    if _is_running(folder / "s3.pid"):
+    if is_running(folder / "s3.pid"):
         return
     say("starting SeaweedFS")
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
@@ -204,7 +202,7 @@ def _start_s3(folder: Path, settings: dict[str, str]) -> None:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"
-    _write_private(config, json.dumps({"identities": [identity]}))
+    write_private(config, json.dumps({"identities": [identity]}))
     (folder / "s3").mkdir(exist_ok=True)
     port = settings["AWS_ENDPOINT_URL_S3"].rpartition(":")[2]
     names = ("master.port", "volume.port", "filer.port", "s3.port.grpc")
@@ -217,12 +215,12 @@ def _start_s3(folder: Path, settings: dict[str, str]) -> None:
         *(*others, "-master.telemetry=false"),
         *("-s3", f"-s3.port={port}", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     ]
-    _start_process(command, folder / "s3.pid", folder / "s3.log")
+    start_process(command, folder / "s3.pid", folder / "s3.log")
     _wait_for("SeaweedFS", lambda: _make_bucket(settings), folder / "s3.log", folder / "s3.pid")
 
 
 def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
-    if _is_running(folder / "mlflow.pid"):
+    if is_running(folder / "mlflow.pid"):
         return
     say("starting MLflow")
     port = settings["MLFLOW_TRACKING_URI"].rpartition(":")[2]
@@ -248,8 +246,26 @@ def _start_mlflow(folder: Path, settings: dict[str, str]) -> None:
     }
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         environment.pop(name)
-    _start_process(command, folder / "mlflow.pid", folder / "mlflow.log", environment)
+    start_process(command, folder / "mlflow.pid", folder / "mlflow.log", environment)
     _wait_for("MLflow", lambda: _ask_mlflow(settings), folder / "mlflow.log", folder / "mlflow.pid")
+
+
+def _wait_for(name: str, ask: Callable[[], None], log: Path, pid_file: Path | None = None) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            ask()
+        except Exception as error:
+            ended = pid_file is not None and not is_running(pid_file)
+            if ended or time.monotonic() > deadline:
+                waited = "its process has ended" if ended else f"no answer in {_START_SECONDS:.0f} s"
+                got = f"{waited} ({type(error).__name__})"
+                raise StackError(
+                    what_got_wanted(name, got=got, wanted="a server that answers", do=f"read the end of {log}")
+                ) from None
+            time.sleep(0.3)
+        else:
+            return
 
 
 def _ask_postgres(settings: dict[str, str], database: str = _DATABASE) -> None:
@@ -302,71 +318,6 @@ def _ask_mlflow(settings: dict[str, str]) -> None:
         raise StackError(f"status {answer.status}")
 
 
-def _start_process(
-    command: list[str], pid_file: Path, log: Path, environment: dict[str, str] | None = None
-) -> None:
-    with log.open("ab") as stream:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=log.parent,
-            env={**os.environ, **(environment or {})},
-        )
-    # With the start time, so that another process of the same number is never taken for it.
-    pid_file.write_text(f"{process.pid} {_start_time(process.pid)}", encoding="utf-8")
-
-
-def _stop_process(pid_file: Path) -> None:
-    if _is_running(pid_file):
-        pid = int(pid_file.read_text(encoding="utf-8").split()[0])
-        for wanted in (signal.SIGTERM, signal.SIGKILL):
-            os.killpg(pid, wanted)
-            deadline = time.monotonic() + _STOP_SECONDS
-            while _is_running(pid_file) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            if not _is_running(pid_file):
-                break
-    pid_file.unlink(missing_ok=True)
-
-
-def _is_running(pid_file: Path) -> bool:
-    if not pid_file.is_file():
-        return False
-    pid, started = pid_file.read_text(encoding="utf-8").split()
-    return _start_time(int(pid)) == started
-
-
-def _start_time(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; empty where it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    os.waitpid(pid, os.WNOHANG) if int(fields[1]) == os.getpid() else None
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _wait_for(name: str, ask: Callable[[], None], log: Path, pid_file: Path | None = None) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            ask()
-        except Exception as error:
-            ended = pid_file is not None and not _is_running(pid_file)
-            if ended or time.monotonic() > deadline:
-                waited = "its process has ended" if ended else f"no answer in {_START_SECONDS:.0f} s"
-                got = f"{waited} ({type(error).__name__})"
-                raise StackError(
-                    what_got_wanted(name, got=got, wanted="a server that answers", do=f"read the end of {log}")
-                ) from None
-            time.sleep(0.3)
-        else:
-            return
-
-
 def _postgres_is_away(data: Path) -> bool:
     return bool(_as_postgres(_postgres_program("pg_ctl"), "-D", str(data), "status", check=False))
 
@@ -398,20 +349,6 @@ def _postgres_program(name: str) -> str:
             what_got_wanted("user postgres", got="none", wanted="one, as Debian's package makes it", do="add it")
         )
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _write_private(file: Path, text: str) -> None:
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
 
 
 if __name__ == "__main__":

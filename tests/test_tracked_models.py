@@ -16,7 +16,8 @@ from affectflow.labels import EXPRESSIONS
 from affectflow.metrics import METRICS, evaluate_all
 from affectflow.predictions import PREDICTIONS_SCHEMA
 from affectflow.tracked_models import current_champion, download_model, find_failed, find_planned
-from affectflow.tracking import Run, evaluation_folder, evaluation_reference, mark_evaluated, model_run
+from affectflow.tracked_run import Run
+from affectflow.tracking import evaluation_folder, evaluation_reference, mark_evaluated, model_run
 from components.compare_runs import step as compare
 
 SAMPLES = 160

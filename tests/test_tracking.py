@@ -7,14 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from affectflow.errors import TrackingError
+from affectflow.tracked_run import MlflowRun, Run, run_note
 from affectflow.tracking import (
     DEFAULT_EXPERIMENT,
     PARENT_RUN_ID,
-    MlflowRun,
-    Run,
     existing_run,
     model_run,
-    run_note,
     start_pipeline_run,
     step_run,
     surrounding_run,

@@ -24,7 +24,8 @@ from affectflow.tracked_models import (
     find_planned,
     register_champion,
 )
-from affectflow.tracking import run_note, step_run
+from affectflow.tracked_run import run_note
+from affectflow.tracking import step_run
 
 
 class Settings(StepSettings):

@@ -9,7 +9,8 @@ from affectflow.data.figures import markdown_table
 from affectflow.data.splits import read_splits
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
-from affectflow.tracking import run_note, surrounding_run
+from affectflow.tracked_run import run_note
+from affectflow.tracking import surrounding_run
 
 
 def run(*, splits: str, class_weights: str, summary: str) -> dict[str, Any]:

@@ -32,13 +32,12 @@ from affectflow.models import ExpressionModel, InputNorm, Normalize, load_model
 from affectflow.predictions import PREDICTIONS_FILE, PREDICTIONS_SCHEMA
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
+from affectflow.tracked_run import Run, run_note
 from affectflow.tracking import (
-    Run,
     evaluation_folder,
     evaluation_reference,
     existing_run,
     mark_evaluated,
-    run_note,
     write_sidecar,
 )
 from affectflow.training.inference import best_device, run_model

@@ -11,7 +11,7 @@ from affectflow.metrics.drawing import png_bytes
 from affectflow.metrics.figures import learning_curves
 from affectflow.models import ExpressionModel
 from affectflow.progress import say, warn
-from affectflow.tracking import Run, run_note
+from affectflow.tracked_run import Run, run_note
 from affectflow.training.inputs import Inputs
 from affectflow.training.loop import Row
 from components.fine_tune.settings import Paths, Settings

@@ -17,7 +17,8 @@ from affectflow.data.class_weights import read_class_weights
 from affectflow.models import write_weights
 from affectflow.steps import check_settings
 from affectflow.storage import local_file
-from affectflow.tracking import Run, model_run, write_sidecar
+from affectflow.tracked_run import Run
+from affectflow.tracking import model_run, write_sidecar
 from affectflow.training.determinism import use_deterministic_algorithms
 from affectflow.training.distributed import count_processes, in_processes, rank, training_device
 from affectflow.training.inputs import open_inputs

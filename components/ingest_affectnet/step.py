@@ -29,7 +29,8 @@ from affectflow.labels import EXPRESSIONS
 from affectflow.progress import progress, say
 from affectflow.steps import StepSettings, check_settings
 from affectflow.storage import open_storage
-from affectflow.tracking import Run, run_note, step_run
+from affectflow.tracked_run import Run, run_note
+from affectflow.tracking import step_run
 from components.code_digest import code_digest
 
 SYNTHETIC = "synthetic"

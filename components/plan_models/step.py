@@ -12,7 +12,8 @@ from affectflow.progress import say
 from affectflow.report.published import PUBLISHED_ROWS, PublishedRow, published_row
 from affectflow.steps import StepSettings, check_settings
 from affectflow.storage import file_exists
-from affectflow.tracking import run_note, surrounding_run, tracking_uri
+from affectflow.tracked_run import run_note, tracking_uri
+from affectflow.tracking import surrounding_run
 
 #: A KFP parameter may not be much longer than 100 kB, and an entry has about 500 bytes.
 MOST_MODELS = 200

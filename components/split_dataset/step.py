@@ -12,7 +12,8 @@ from affectflow.data.splits import SPLITS, Policy, write_splits
 from affectflow.labels import EXPRESSIONS
 from affectflow.progress import say
 from affectflow.steps import StepSettings, check_settings
-from affectflow.tracking import run_note, surrounding_run
+from affectflow.tracked_run import run_note
+from affectflow.tracking import surrounding_run
 
 
 class Settings(StepSettings):

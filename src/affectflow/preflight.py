@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from affectflow.errors import SettingsError, StorageError, TrackingError, what_got_wanted
 from affectflow.progress import warn
 from affectflow.storage import is_s3, open_storage
-from affectflow.tracking import TRACKING_VARIABLE, tracking_uri
+from affectflow.tracked_run import tracking_uri
+from affectflow.tracking import TRACKING_VARIABLE
 
 Result = TypeVar("Result")
 

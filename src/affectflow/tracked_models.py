@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from affectflow.errors import TrackingError, what_got_wanted
-from affectflow.tracking import ERROR, EVALUATION, evaluation_folder, planned_tag, readable_errors, tracking_uri
+from affectflow.tracked_run import readable_errors, tracking_uri
+from affectflow.tracking import ERROR, EVALUATION, evaluation_folder, planned_tag
 
 #: The alias of the registered model's best version.
 CHAMPION = "champion"

@@ -25,7 +25,7 @@ from typing_extensions import override
 from affectflow.errors import AffectflowError, StorageError, StorageMissingError, TrackingError, what_got_wanted
 from affectflow.progress import report_error, say, warn
 from affectflow.storage import Storage, join, open_storage
-from affectflow.tracking import MlflowRun, Run, run_url
+from affectflow.tracked_run import MlflowRun, Run, run_url
 
 #: Journals' folders begin with this.
 PREFIX = "tracking-"

@@ -444,7 +444,8 @@ def test_no_secret_reaches_mlflow(
     pipeline: SmallPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from affectflow.errors import DataError
-    from affectflow.tracking import model_run, run_url
+    from affectflow.tracked_run import run_url
+    from affectflow.tracking import model_run
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
