@@ -45,6 +45,7 @@ class Reader:
             "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
+            "PIP_NO_INDEX": "1",  # no page installs into the environment that runs the tests
         }
 
     def follow(self, page: str) -> None:
@@ -76,6 +77,8 @@ class Reader:
         command = re.sub(r"\b(DIR|FILE)\b", lambda match: self.places[match[0]], command)
         if command in self.done and not again:
             return
+        for name in (".with-torch", ".with-dev", ".with-stack"):
+            (self.project / ".venv" / name).touch()  # the environment is made: make shall not make it again
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=self.project,
@@ -104,12 +107,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, project / name)
-    for name in ("pyproject.toml", "constraints.txt"):
-        os.utime(project / name, (0, 0))  # the environment is made already, so make need not make it again
     commands = project / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in (".with-torch", ".with-dev"):
-        (commands.parent / name).touch()
     for command in (Path(sys.prefix) / "bin").iterdir():
         (commands / command.name).symlink_to(command)
     reader = Reader(project, {"DIR": str(write_faces(folder)), "FILE": str(write_weights(folder))})
