@@ -292,6 +292,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     assert newest_checkpoint(tmp_path)["progress"]["epoch"] == 1
 
 
+def test_running_statistics_that_are_not_finite_are_not_kept(make_trainer: Make, tmp_path: Path) -> None:
+    """In training mode BatchNorm normalises by the batch: no loss and no gradient shows them."""
+
+    def break_statistics(step: int) -> None:
+        if step == 7:
+            next(b for name, b in trainer.model.named_buffers() if name.endswith("running_var")).fill_(math.inf)
+
+    trainer = make_trainer(checkpoints=tmp_path, checkpoint_every=1, on_step=break_statistics)
+    with pytest.raises(TrainingError, match="running statistics"):
+        trainer.fit()
+    assert newest_checkpoint(tmp_path)["progress"]["batches_done"] <= 2  # of step 7, the second of its epoch
+
+
 @pytest.mark.parametrize("step", [4, 5, 7], ids=["before a checkpoint", "at the end of an epoch", "in between"])
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     make_trainer: Make, tmp_path: Path, step: int

@@ -345,8 +345,10 @@ class Trainer:
         self.watch.look()
         if self.checkpoints is None:
             return
-        if not all_finite([*self.trained, *self.loss.buffers()]):
-            raise self.watch.error(f"step {self._steps_done:,}", {"weights or centers": math.nan})
+        if not all_finite([*self.trained, *self.model.buffers(), *self.loss.buffers()]):
+            raise self.watch.error(
+                f"step {self._steps_done:,}", {"weights, running statistics or centers": math.nan}
+            )
         random = {"cpu": gather(torch.get_rng_state())}
         if self.device.type == "cuda":
             random["cuda"] = gather(torch.cuda.get_rng_state(self.device))
