@@ -34,11 +34,22 @@ _PASSED = ("MLFLOW_", "AWS_", PARENT_RUN_ID)
 _SHARED_MEMORY = "1g"
 
 
+def absolute_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pipeline's parameters with absolute paths: a container works in another folder than we do."""
+    absolute = dict(parameters)
+    for name, written in _MOUNTED.items():
+        value = str(parameters.get(name, ""))
+        if value and "://" not in value and (written or Path(value).exists()):
+            absolute[name] = str(Path(value).absolute())
+    return absolute
+
+
 def container_runner(parameters: Mapping[str, Any]) -> local.DockerRunner:
     """Return a runner with a read-only root, no capabilities and no root user.
 
     Args:
-        parameters: of the pipeline; folders and files among them are mounted where they are.
+        parameters: of the pipeline, as :func:`absolute_paths` gives them; folders and files among them are mounted
+            where they are.
     """
     from docker.types import Mount
 

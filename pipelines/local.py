@@ -20,7 +20,14 @@ from affectflow.command_line import OneLineParser, add_message_flags
 from affectflow.errors import USER_ERROR, AffectflowError, what_got_wanted
 from affectflow.progress import report_error, say
 from pipelines import stack
-from pipelines.containers import check_images, check_server, container_runner, missing_outputs, prepare_folders
+from pipelines.containers import (
+    absolute_paths,
+    check_images,
+    check_server,
+    container_runner,
+    missing_outputs,
+    prepare_folders,
+)
 from pipelines.digests import add_digests
 from pipelines.flags import add_pipeline_flags, parse_parameters
 from pipelines.parameters import PARALLEL_VARIABLE
@@ -94,6 +101,7 @@ def run_local(
     if containers:
         check_server()
         check_images(pipeline)
+        parameters = absolute_paths(parameters)
         prepare_folders(work / "artifacts", work / "workspace")
     elif "MLFLOW_TRACKING_URI" not in os.environ:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{work / 'mlflow.db'}"

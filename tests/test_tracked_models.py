@@ -1,5 +1,6 @@
 """Evaluations, champions and planned models in a real MLflow on SQLite."""
 
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,23 @@ def test_a_champion_that_was_chosen_by_hand_is_compared_by_the_evaluation_of_its
     compare_all(weak.run_id, model="by hand")
     words = json.loads(Path("comparison/comparison.json").read_text())["champion"]
     assert "The champion stays strong by hand: test uar -" in words and words.endswith("worse.")
+
+
+def test_a_champion_that_cannot_be_compared_stays_and_the_report_says_why() -> None:
+    from mlflow import MlflowClient
+
+    bare, weak = (train(name, model=True) for name in ("never evaluated", "evaluated"))
+    evaluate(weak, "evaluated", skill=0.8)
+    client = MlflowClient()
+    client.create_registered_model("bare")
+    [output] = client.get_run(bare.run_id).outputs.model_outputs
+    client.create_model_version("bare", f"models:/{output.model_id}", bare.run_id, model_id=output.model_id)
+    client.set_registered_model_alias("bare", "champion", "1")
+    compare_all(weak.run_id, model="bare")
+    words = json.loads(Path("comparison/comparison.json").read_text())["champion"]
+    assert words.startswith("The one before stays, since it cannot be compared") and bare.run_id in words
+    assert words in html.unescape(Path("comparison/report.html").read_text())
+    assert client.get_model_version_by_alias("bare", "champion").run_id == bare.run_id
 
 
 def test_champion_is_chosen_on_validation_not_on_test() -> None:

@@ -163,8 +163,9 @@ def _judge_champion(chosen: Settings, scored: list[ScoredRun]) -> tuple[ScoredRu
         champion = current_champion(chosen.registered_model)
         old = read_run(champion.reference) if champion else None
     except AffectflowError as error:
-        warn(f"the champion stays, since it cannot be compared (delete its alias to choose anew): {error}")
-        return None, None
+        return candidate, Decision(
+            False, f"The one before stays, since it cannot be compared (delete its alias to choose anew): {error}"
+        )
     return candidate, decide(candidate, old, chosen.champion_metric, resamples=chosen.resamples, seed=chosen.seed)
 
 

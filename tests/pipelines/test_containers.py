@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from affectflow.errors import AffectflowError
-from pipelines.containers import container_runner
+from pipelines.containers import absolute_paths, container_runner
 from pipelines.local import _check_outputs
 from pipelines.registry import PIPELINES
 from pipelines.step_output import StepOutput
@@ -18,6 +18,18 @@ def test_all_that_steps_read_from_this_machine_is_mounted_and_cannot_be_written(
         Path(file).touch()
     mounts = container_runner(parameters).__dict__["container_run_args"]["mounts"]
     assert {mount["Target"]: mount["ReadOnly"] for mount in mounts} == dict.fromkeys(parameters.values(), True)
+
+
+def test_a_path_means_in_a_container_what_it_means_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces").mkdir()
+    assert absolute_paths({"data_source": "faces", "train_checkpoint_dir": "kept", "split_policy": "faces"}) == {
+        "data_source": str(tmp_path / "faces"),
+        "train_checkpoint_dir": str(tmp_path / "kept"),
+        "split_policy": "faces",
+    }
+    elsewhere = {"data_source": "synthetic", "train_checkpoint_dir": "s3://bucket/kept", "train_weights": ""}
+    assert absolute_paths(elsewhere) == elsewhere
 
 
 def test_a_failure_that_kfp_takes_for_an_end_is_named_with_its_models(tmp_path: Path) -> None:
