@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,10 +57,10 @@ def unbroken(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
-def kill_after(command: list[str], checkpoints: str, step: int) -> None:
+def kill_after(command: list[str], checkpoints: str, step: int, *, whole_group: bool = False) -> None:
     """Start the command and SIGKILL its first process as soon as a checkpoint of ``step`` or later is there.
 
-    The processes that it has started end by themselves.
+    The processes that it has started end by themselves, or are killed with it where the whole group shall be.
     """
     storage = open_storage(checkpoints)
     process = subprocess.Popen(
@@ -70,6 +71,8 @@ def kill_after(command: list[str], checkpoints: str, step: int) -> None:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.005)
     finally:
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
     patience = time.monotonic() + 60
@@ -162,8 +165,8 @@ def test_two_processes_killed_from_outside_go_on_from_a_bucket(
 ) -> None:
     bucket = "s3://open/fine_tune"
     flags = ["--processes", "2", "--checkpoint-dir", bucket, "--checkpoint-every", "2"]
-    kill_after([*command, *flags, "--output-dir", str(tmp_path / "killed")], bucket, 7)
-    # as a retried pod: another output folder
+    kill_after([*command, *flags, "--output-dir", str(tmp_path / "killed")], bucket, 7, whole_group=True)
+    # as a pod that is gone, and its retry: another output folder
     flags += ["--output-dir", str(tmp_path / "retried")]
     done = subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
     assert "going on after step" in done.stdout
