@@ -26,6 +26,10 @@ from step_server import REPOSITORY, StepServer
 #: How the rows of pytest's runs are called, what they run, and with which numbers.
 SUITES = {
     "MLflow away, slow, 403, 500, stopped: all there, once": ("test_outages.py", {}),
+    "S3 resets, 500, SlowDown, broken bodies, stalls, lost rights: the same bytes, or one line": (
+        "../data/test_s3_source.py",
+        {},
+    ),
     "full disk or too little memory: one line": (
         "test_scarcity.py",
         {"AFFECTFLOW_DISK_FAULTS": "5", "AFFECTFLOW_MEMORY_FAULTS": "4"},
@@ -133,7 +137,7 @@ def fuzz(pipeline: SmallPipeline, cases: int) -> Iterator[Row]:
 
 def run_suite(promise: str) -> Row:
     name, numbers = SUITES[promise]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).with_name(name))]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / name)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **numbers}, cwd=REPOSITORY)
     last = (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
     count = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", last)}
