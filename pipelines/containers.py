@@ -22,6 +22,7 @@ from pipelines.pod_settings import IMAGE_USER
 #: Pipeline parameters that name what lies on this machine → whether steps write there.
 _MOUNTED = {
     "data_source": False,
+    "data_checkpoint_dir": True,
     "train_weights": False,
     "plan_weights_vggface2": False,
     "plan_weights_imagenet": False,

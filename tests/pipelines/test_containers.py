@@ -1,11 +1,12 @@
 """What pipelines.local --containers does around the steps, without Docker."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from affectflow.errors import AffectflowError
-from pipelines.containers import absolute_paths, container_runner
+from pipelines.containers import _MOUNTED, absolute_paths, container_runner
 from pipelines.local import _check_outputs
 from pipelines.registry import PIPELINES
 from pipelines.step_output import StepOutput
@@ -18,6 +19,13 @@ def test_all_that_steps_read_from_this_machine_is_mounted_and_cannot_be_written(
         Path(file).touch()
     mounts = container_runner(parameters).__dict__["container_run_args"]["mounts"]
     assert {mount["Target"]: mount["ReadOnly"] for mount in mounts} == dict.fromkeys(parameters.values(), True)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_parameter_that_is_a_path_is_mounted(name: str) -> None:
+    parameters = PIPELINES[name].component_spec.inputs
+    paths = [one for one in parameters if re.search(r"(_dir|_source|weights(_vggface2|_imagenet)?)$", one)]
+    assert {"data_source", "data_checkpoint_dir", "train_checkpoint_dir"} <= set(paths) <= set(_MOUNTED)
 
 
 def test_a_path_means_in_a_container_what_it_means_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
