@@ -8,7 +8,7 @@ from affectflow.errors import DataError
 from affectflow.metrics import bootstrap_intervals, compare_seeds, holm, mcnemar, paired_difference, uar
 from affectflow.metrics.bootstrap import Difference
 from affectflow.report import ScoredRun, compare
-from affectflow.report.comparison import WITHIN_NOISE, verdict
+from affectflow.report.comparison import WITHIN_NOISE, in_points, verdict
 
 
 def quick(runs):
@@ -234,3 +234,8 @@ def test_runs_of_one_name_and_settings_but_other_rows_of_data_are_told_apart():
 def test_failed_run_needs_no_predictions():
     run = ScoredRun("x", None, "resnet18", "none", "softmax", 0, status="failed")
     assert quick([run]).models[0].model.failed_seeds == [0]
+
+
+@pytest.mark.parametrize(("difference", "words"), [(0.0131, "+1.3"), (-0.0004, "+0.0"), (-0.02, "-2.0")])
+def test_a_difference_is_said_in_points(difference: float, words: str) -> None:
+    assert in_points(difference) == words

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from affectflow.errors import SettingsError, what_got_wanted
 from affectflow.metrics import LOWER_IS_BETTER, METRICS, paired_difference
+from affectflow.report.comparison import in_points
 from affectflow.report.runs import FINISHED, ScoredRun, align_runs
 
 
@@ -77,7 +78,7 @@ def decide(
     if gap is None or low is None or high is None:
         return Decision(False, f"{chosen}. The champion stays {champion.name}: test {metric} is not defined.")
     better = high < 0 if metric in LOWER_IS_BETTER else low > 0
-    evidence = f"test {metric} {100 * gap:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    evidence = f"test {metric} {in_points(gap)} points [{in_points(low)}, {in_points(high)}]"
     if better:
         return Decision(True, f"{chosen}. It replaces {champion.name}: {evidence}.")
     within = "within noise" if low <= 0 <= high else "worse"

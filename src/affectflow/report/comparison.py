@@ -262,3 +262,8 @@ def _same_block(run: ScoredRun, other: ScoredRun) -> bool:
 
 def _shared_settings(run: ScoredRun, other: ScoredRun) -> int:
     return sum(name in other.settings and other.settings[name] == value for name, value in run.settings.items())
+
+
+def in_points(difference: float) -> str:
+    """Return a difference of shares in points of a percent, e.g. ``"+1.3"``; what rounds to nothing is +0.0."""
+    return f"{100 * difference:+z.1f}"

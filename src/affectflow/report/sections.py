@@ -24,6 +24,7 @@ from affectflow.report.comparison import (
     Comparison,
     MetricDifference,
     ScoredModel,
+    in_points,
 )
 from affectflow.report.published import (
     PUBLISHED_METRICS,
@@ -130,12 +131,12 @@ def _seed_remark(difference: MetricDifference) -> str:
     if seeds is None:
         return ""
     if seeds["low"] is None or seeds["high"] is None:
-        return f" UAR over {seeds['n']} seeds: {100 * seeds['difference']:+.1f} in each."
-    interval = f"[{100 * seeds['low']:+.1f}, {100 * seeds['high']:+.1f}]"
+        return f" UAR over {seeds['n']} seeds: {in_points(seeds['difference'])} in each."
+    interval = f"[{in_points(seeds['low'])}, {in_points(seeds['high'])}]"
     word = (
         "which holds 0: another seed could turn it" if seeds["low"] <= 0 <= seeds["high"] else "which leaves out 0"
     )
-    return f" UAR over {seeds['n']} seeds, in pairs: {100 * seeds['difference']:+.1f} {interval}, {word}."
+    return f" UAR over {seeds['n']} seeds, in pairs: {in_points(seeds['difference'])} {interval}, {word}."
 
 
 def _paper_table(comparison: Comparison, table: int) -> Section | None:
@@ -384,7 +385,7 @@ def _change(difference: MetricDifference, between: str = " ") -> str:
     paired = difference.paired
     if paired["difference"] is None or paired["low"] is None or paired["high"] is None:
         return "not defined"
-    return f"{100 * paired['difference']:+.1f}{between}[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+    return f"{in_points(paired['difference'])}{between}[{in_points(paired['low'])}, {in_points(paired['high'])}]"
 
 
 def _seeds_change(difference: MetricDifference) -> str:
@@ -392,8 +393,8 @@ def _seeds_change(difference: MetricDifference) -> str:
     if seeds is None:
         return "–"
     if seeds["low"] is None or seeds["high"] is None:
-        return f"{100 * seeds['difference']:+.1f}\nin each of {seeds['n']}"
-    return f"{100 * seeds['difference']:+.1f}\n[{100 * seeds['low']:+.1f}, {100 * seeds['high']:+.1f}]"
+        return f"{in_points(seeds['difference'])}\nin each of {seeds['n']}"
+    return f"{in_points(seeds['difference'])}\n[{in_points(seeds['low'])}, {in_points(seeds['high'])}]"
 
 
 def _tone(difference: MetricDifference) -> str:
