@@ -106,10 +106,27 @@ def test_another_number_of_stages_is_refused(stages):
         freeze_stages(create_backbone("resnet10t"), stages)
 
 
-def test_a_backbone_without_five_stages_is_refused_unless_none_is_frozen():
-    backbone = create_backbone("convnext_atto")
+@pytest.mark.parametrize("name", ["convnext_atto", "levit_128s"])
+def test_a_backbone_of_fewer_levels_has_as_many_stages(name):
+    backbone = create_backbone(name)
+    levels = len(backbone.feature_info)
+    frozen = freeze_stages(backbone, levels - 1)
+    last = backbone.feature_info[levels - 1]["module"]
+    assert any(key.startswith("stem.") for key in frozen.parameters)
+    trained = {key for key, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert trained.isdisjoint(frozen.parameters)
+    assert any(key.startswith(f"{last}.") for key in trained)
+    assert not any(key.startswith(f"{last}.") for key in frozen.parameters)
+    with pytest.raises(
+        ValueError, match=rf"to freeze: got 5, wanted 0 to {levels}, as it has {levels} .*freeze fewer"
+    ):
+        freeze_stages(backbone, 5)
+
+
+def test_a_backbone_whose_levels_are_not_in_order_is_refused_unless_none_is_frozen():
+    backbone = create_backbone("hrnet_w18_small")
     freeze_stages(backbone, 0)
-    with pytest.raises(ValueError, match="stages of ConvNeXt: got 4 feature levels, wanted 5 in order"):
+    with pytest.raises(ValueError, match=r"stages of HighResolutionNet.*: got .*, wanted stages in order"):
         freeze_stages(backbone, 1)
 
 

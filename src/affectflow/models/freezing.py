@@ -26,22 +26,22 @@ class FrozenStages:
 
 
 def stage_of_modules(backbone: nn.Module) -> dict[str, int]:
-    """Return the stage of each module of a timm model: 1–5, or 6 for what follows Stage 5.
+    """Return the stage of each module of a timm model: 1–5, and one more for what follows the last.
 
     Stage n ends with the module of ``feature_info[n - 1]``, in the order in which modules are registered. For
-    ``se_resnet50`` and ``resnet50`` these are conv1, conv2_x, …, conv5_x.
+    ``se_resnet50`` and ``resnet50`` these are conv1, conv2_x, …, conv5_x. A model with fewer levels has as many
+    stages, the first of them with its stem: ConvNeXt and Swin 4, LeViT 3. Of more than five, five count.
 
     Returns:
         name → stage, for modules that hold parameters or buffers of their own, and for those without children.
 
     Raises:
-        ValueError: the model gives no five stages in order.
+        ValueError: the model names no stages, or not in order.
     """
-    infos = getattr(backbone, "feature_info", None) or ()
-    ends = [info["module"] for info in infos][:NUM_STAGES]
+    ends = _ends(backbone)
     names = [name for name, _ in backbone.named_modules()]
-    if len(ends) < NUM_STAGES or any(end not in names for end in ends):
-        raise _no_stages(backbone, f"{len(ends)} feature levels")
+    if not ends or any(end not in names for end in ends):
+        raise _no_stages(backbone, "no feature levels")
     # The last module within each end (itself if it has no children), in order of registration.
     last = [max(i for i, name in enumerate(names) if _within(name, end)) for end in ends]
     if last != sorted(set(last)):
@@ -55,7 +55,7 @@ def stage_of_modules(backbone: nn.Module) -> dict[str, int]:
 
 
 def stage_of_parameters(backbone: nn.Module) -> dict[str, int]:
-    """Return the stage of each parameter of a timm model: 1–5, or 6 for what follows Stage 5.
+    """Return the stage of each parameter of a timm model, as :func:`stage_of_modules`.
 
     Raises:
         ValueError: as :func:`stage_of_modules`.
@@ -68,7 +68,7 @@ def freeze_stages(backbone: nn.Module, stages: int) -> FrozenStages:
     """Freeze the first stages of a backbone and let the others train.
 
     Frozen parameters take no gradient; since nothing before them does either, autograd records nothing there.
-    What a model has after its fifth stage is never frozen. BatchNorm's mode is the caller's, see
+    What a model has after its last stage is never frozen. BatchNorm's mode is the caller's, see
     :class:`~affectflow.models.model.ExpressionModel`.
 
     Args:
@@ -76,7 +76,7 @@ def freeze_stages(backbone: nn.Module, stages: int) -> FrozenStages:
         stages: how many, 0–5; the paper's is 3 with pre-trained weights.
 
     Raises:
-        ValueError: another number, or a model without five stages (not asked where stages is 0).
+        ValueError: another number, or a model without so many stages (not asked where stages is 0).
     """
     if not 0 <= stages <= NUM_STAGES:
         wanted = f"0 to {NUM_STAGES}"
@@ -87,6 +87,15 @@ def freeze_stages(backbone: nn.Module, stages: int) -> FrozenStages:
         backbone.requires_grad_(True)
         return FrozenStages(0, (), ())
     of_module, of_parameter = stage_of_modules(backbone), stage_of_parameters(backbone)
+    if stages > (there := len(_ends(backbone))):
+        raise ValueError(
+            what_got_wanted(
+                f"stages of {type(backbone).__name__} to freeze",
+                got=str(stages),
+                wanted=f"0 to {there}, as it has {there} (timm's feature_info)",
+                do="freeze fewer",
+            )
+        )
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(of_parameter[name] > stages)
     return FrozenStages(
@@ -100,6 +109,12 @@ def freeze_stages(backbone: nn.Module, stages: int) -> FrozenStages:
     )
 
 
+def _ends(backbone: nn.Module) -> list[str]:
+    """Return the module with which each stage ends."""
+    infos = getattr(backbone, "feature_info", None) or ()
+    return [info["module"] for info in infos][:NUM_STAGES]
+
+
 def _within(name: str, parent: str) -> bool:
     return name == parent or name.startswith(parent + ".")
 
@@ -109,7 +124,7 @@ def _no_stages(backbone: nn.Module, got: str) -> ValueError:
         what_got_wanted(
             f"stages of {type(backbone).__name__}",
             got=got,
-            wanted=f"{NUM_STAGES} in order of depth (timm's feature_info)",
-            do="freeze 0 stages, or take a backbone with five, e.g. resnet50",
+            wanted="stages in order of depth (timm's feature_info)",
+            do="freeze 0 stages, or take another backbone, e.g. resnet50",
         )
     )

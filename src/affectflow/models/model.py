@@ -72,7 +72,7 @@ class ExpressionModel(nn.Module):
                 layers compute the identity, and batch statistics would change what the network computes.
 
         Raises:
-            ValueError: another number or choice, or a backbone without five stages.
+            ValueError: another number or choice, or a backbone without so many stages.
         """
         if keep_batchnorm not in KEEP_BATCHNORM:
             raise _wrong("keep_batchnorm", repr(keep_batchnorm), f"one of {', '.join(KEEP_BATCHNORM)}")
