@@ -1,5 +1,6 @@
 """Artifacts are whole or absent, and a changed one is named."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from affectflow.artifacts import (
     new_artifact,
     open_artifact,
     read_header,
+    write_file,
 )
 from affectflow.errors import ArtifactError
 
@@ -111,3 +113,15 @@ def test_an_artifact_of_another_kind_is_called_by_its_name(tmp_path: Path) -> No
     write_splits(tmp_path / "splits")
     with pytest.raises(ArtifactError, match="an artifact of kind 'splits', wanted an artifact of kind 'model'"):
         open_artifact(tmp_path / "splits", "model")
+
+
+def test_a_file_that_a_dead_writer_left_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    dead, living, other = (
+        tmp_path / f".{name}.partial" for name in ("page.html.0", "page.html.1", "other.html.0")
+    )
+    for left in (dead, living, other):
+        left.touch()
+    with living.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_file(tmp_path / "page.html", "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([living, other, tmp_path / "page.html"])

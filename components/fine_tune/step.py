@@ -145,6 +145,7 @@ def _write_model(
         "seed": chosen.seed,
         "settings": chosen.deciding(),
         "precision": precision,
+        "cpu_threads": torch.get_num_threads(),
         "selected_epoch": int(best["epoch"]),
         "inputs": inputs,
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm")}

@@ -42,6 +42,8 @@ HEADERS = MappingProxyType(
 TRACKING_SIDECAR = "tracking.json"
 
 _CHUNK = 1 << 20
+#: Bytes of a file name, on the file systems of Linux.
+_LONGEST_NAME = 255
 _ENTRY = {"bytes", "sha256"}
 _PARTIAL = ".partial"
 #: Of Linux's renameat2.
@@ -121,11 +123,14 @@ def write_file(path: str | Path, content: str | bytes) -> None:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(final)
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
     try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        sync(temporary)
-        temporary.replace(final)
+        temporary.touch()
+        with _owned(temporary):
+            temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            sync(temporary)
+            temporary.replace(final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -155,7 +160,7 @@ def open_artifact(path: str | Path, kind: str) -> dict[str, Any]:
     header = read_header(folder, kind)
     for name, entry in header["files"].items():
         file = folder / name
-        if "/" in name or "\0" in name or name in {"", ".", ".."}:
+        if "/" in name or "\0" in name or name in {"", ".", ".."} or len(name.encode()) > _LONGEST_NAME:
             raise _wrong(folder / HEADERS[kind], f"the file name {name!r}", "plain names of files beside it")
         if not isinstance(entry, dict) or not entry.keys() >= _ENTRY or not isinstance(entry["sha256"], str):
             raise _wrong(folder / HEADERS[kind], f"{entry!r} about {name}", "its bytes and its sha256")
@@ -208,9 +213,9 @@ def _write_header(folder: Path, kind: str, fields: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder that ends with this process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _owned(path: Path) -> Iterator[None]:
+    """Hold a lock on a folder or file that ends with this process, however it ends."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,15 +225,18 @@ def _owned(folder: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(final: Path) -> None:
-    """Remove temporary folders for this artifact whose writer is dead."""
-    for folder in final.parent.glob(f".{glob.escape(final.name)}.*{_PARTIAL}"):
+    """Remove temporary folders and files for this name whose writer is dead."""
+    for left in final.parent.glob(f".{glob.escape(final.name)}.*{_PARTIAL}"):
         try:
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(left, os.O_RDONLY)
         except OSError:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
         except OSError:  # its writer is alive
             continue
         finally:

@@ -47,6 +47,7 @@ class ModelHeader(NamedModel, ServedModel):
 
     selected_epoch: int
     inputs: dict[str, str]
+    cpu_threads: int | None = Field(default=None, ge=1, le=65_536)
 
     @model_validator(mode="after")
     def _check_inner(self) -> Self:

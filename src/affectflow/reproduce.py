@@ -7,6 +7,7 @@ for byte.
 """
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -107,7 +108,8 @@ def _describe(header: dict[str, Any], command: list[str]) -> None:
     for name, made_with in header.get("versions", {}).items():
         here = _version_here(name)
         say(f"{name}: {made_with}" + (f" (here: {here})" if here not in (made_with, "") else ""))
-    say(shlex.join(["python", *command[1:]]))
+    threads = f"OMP_NUM_THREADS={header['cpu_threads']} " if header.get("cpu_threads") else ""
+    say(threads + shlex.join(["python", *command[1:]]))
 
 
 def _version_here(name: str) -> str:
@@ -145,7 +147,9 @@ def _check_inputs(header: dict[str, Any], given: dict[str, str]) -> None:
 
 
 def _train_and_compare(header: dict[str, Any], command: list[str], out: Path) -> None:
-    done = subprocess.run(command, check=False)  # noqa: S603 - our own command
+    # The order of sums, and so their rounding, follows the number of threads.
+    threads = {"OMP_NUM_THREADS": str(header["cpu_threads"])} if header.get("cpu_threads") else {}
+    done = subprocess.run(command, check=False, env={**os.environ, **threads})  # noqa: S603 - our own command
     if done.returncode:
         raise SystemExit(done.returncode)
     new = open_artifact(out / "model", "model")

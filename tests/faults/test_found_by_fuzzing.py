@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,17 @@ def test_the_damages_do_damage(readers: dict[str, Target]) -> None:
         cases = [target.case(random.Random(number)) for number in range(30)]
         assert sum(case not in target.seeds for case in cases) > 15, target.name
     assert damage_table(pa.table({"a": [1, 2]}), random.Random(0)) is not None
+
+
+def test_a_listed_file_name_that_no_file_can_have_is_refused(
+    pipeline: SmallPipeline, readers: dict[str, Target], tmp_path: Path
+) -> None:
+    header = json.loads((pipeline.artifact("predictions") / "predictions.json").read_text())
+    header["files"]["9" * 300] = next(iter(header["files"].values()))
+    refused(readers["predictions.json"], json.dumps(header).encode(), tmp_path, "plain names of files beside it")
+
+
+def test_weights_in_a_zip_of_several_parts_are_refused(readers: dict[str, Target], tmp_path: Path) -> None:
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2)  # of the second of two parts
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+    refused(readers["weights .pth"], b"\0" * 64 + locator + end, tmp_path, "broken pickle")

@@ -1,5 +1,6 @@
 """Read a file of pre-trained weights into ``{name: tensor}``, never through an unrestricted unpickler."""
 
+import contextlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -116,8 +117,9 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _is_torch(file: Path) -> bool:
-    if zipfile.is_zipfile(file):
-        return True
+    with contextlib.suppress(zipfile.BadZipFile):  # raised for an archive in several parts
+        if zipfile.is_zipfile(file):
+            return True
     with file.open("rb") as stream:
         return stream.read(len(_OLD_TORCH) + 2)[2:] == _OLD_TORCH
 
