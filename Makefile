@@ -99,7 +99,7 @@ test-manifests: $(VENV)/.with-dev $(VENV)-checkov/.ready ## Check the manifests,
 	AFFECTFLOW_CHECKOV=$(abspath $(VENV)-checkov/bin/checkov) $(RUN) -m pytest tests/manifests $(ARGS)
 
 .PHONY: nightly
-nightly: test test-nightly test-manifests test-containers bench ## All that takes longer than a change should wait
+nightly: test test-nightly test-faults test-manifests test-containers bench-guard bench ## All that takes longer than a change should wait
 
 .PHONY: constraints
 constraints: $(VENV)/.with-dev ## Pin the newest versions that the project allows

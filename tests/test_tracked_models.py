@@ -224,18 +224,23 @@ def test_champion_is_replaced_only_by_a_model_that_beats_it_on_the_same_test_set
     assert champion_of("faces") == strong.run_id
 
 
-def test_a_champion_that_was_chosen_by_hand_is_compared_by_the_evaluation_of_its_run() -> None:
+def make_champion(model: str, run_id: str) -> None:
+    """Register a run's model and name it champion, as one does by hand in MLflow."""
     from mlflow import MlflowClient
 
+    client = MlflowClient()
+    client.create_registered_model(model)
+    [output] = client.get_run(run_id).outputs.model_outputs
+    client.create_model_version(model, f"models:/{output.model_id}", run_id, model_id=output.model_id)
+    client.set_registered_model_alias(model, "champion", "1")
+
+
+def test_a_champion_that_was_chosen_by_hand_is_compared_by_the_evaluation_of_its_run() -> None:
     strong, weak = (train(name, model=True) for name in ("strong by hand", "weak by hand"))
     evaluate(strong, "strong", skill=3.0)
     evaluate(weak, "weak", skill=0.8)
     Path("metrics").mkdir()  # what lies in the working directory is no champion
-    client = MlflowClient()
-    client.create_registered_model("by hand")
-    [output] = client.get_run(strong.run_id).outputs.model_outputs
-    client.create_model_version("by hand", f"models:/{output.model_id}", strong.run_id, model_id=output.model_id)
-    client.set_registered_model_alias("by hand", "champion", "1")
+    make_champion("by hand", strong.run_id)
     compare_all(weak.run_id, model="by hand")
     words = json.loads(Path("comparison/comparison.json").read_text())["champion"]
     assert "The champion stays strong by hand: test uar -" in words and words.endswith("worse.")
@@ -246,16 +251,12 @@ def test_a_champion_that_cannot_be_compared_stays_and_the_report_says_why() -> N
 
     bare, weak = (train(name, model=True) for name in ("never evaluated", "evaluated"))
     evaluate(weak, "evaluated", skill=0.8)
-    client = MlflowClient()
-    client.create_registered_model("bare")
-    [output] = client.get_run(bare.run_id).outputs.model_outputs
-    client.create_model_version("bare", f"models:/{output.model_id}", bare.run_id, model_id=output.model_id)
-    client.set_registered_model_alias("bare", "champion", "1")
+    make_champion("bare", bare.run_id)
     compare_all(weak.run_id, model="bare")
     words = json.loads(Path("comparison/comparison.json").read_text())["champion"]
     assert words.startswith("The one before stays, since it cannot be compared") and bare.run_id in words
     assert words in html.unescape(Path("comparison/report.html").read_text())
-    assert client.get_model_version_by_alias("bare", "champion").run_id == bare.run_id
+    assert MlflowClient().get_model_version_by_alias("bare", "champion").run_id == bare.run_id
 
 
 def test_champion_is_chosen_on_validation_not_on_test() -> None:

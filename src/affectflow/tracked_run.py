@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,10 @@ class Run:
 
     def log_bytes(self, content: bytes, *, name: str, folder: str) -> None:
         """Log bytes as the artifact ``folder/name`` of the run."""
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / name
+            file.write_bytes(content)
+            self.log_file(file, folder=folder)
 
     def log_folder(self, path: str | Path, *, folder: str) -> None:
         """Log a folder's files as artifacts of the run, under ``folder``."""
@@ -119,15 +124,6 @@ class MlflowRun(Run):
     @override
     def log_file(self, path: str | Path, *, folder: str = "") -> None:
         self._client.log_artifact(self.run_id, str(path), folder or None)
-
-    @override
-    def log_bytes(self, content: bytes, *, name: str, folder: str) -> None:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / name
-            file.write_bytes(content)
-            self.log_file(file, folder=folder)
 
     @override
     def log_folder(self, path: str | Path, *, folder: str) -> None:

@@ -309,13 +309,6 @@ class JournalledRun(Run):
         self._append("files", file=Path(path), artifact_folder=folder)
 
     @override
-    def log_bytes(self, content: bytes, *, name: str, folder: str) -> None:
-        with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / name
-            file.write_bytes(content)
-            self.log_file(file, folder=folder)
-
-    @override
     def log_folder(self, path: str | Path, *, folder: str) -> None:
         self._append("files", file=Path(path), artifact_folder=folder)
 
