@@ -66,7 +66,7 @@ def refusal(paths: dict[str, str], error: type[AffectflowError], **changes: Any)
         ({"backbone": "resnet-50"}, "backbone: got 'resnet-50', wanted se_resnet50, resnet50 or a name of timm's"),
         ({"loss": "island"}, "loss: got 'island', wanted one of softmax, center+softmax"),
         ({"freeze_stages": 6}, "--freeze-stages: got 6"),
-        ({"backbone": "convnext_atto", "freeze_stages": 2}, "stages of ConvNeXt: got 4 feature levels"),
+        ({"backbone": "convnext_atto", "freeze_stages": 5}, "stages of ConvNeXt to freeze: got 5, wanted 0 to 4"),
         ({"backbone_args": '{"in_chans": 1}'}, "--backbone test_resnet: got Given groups=1"),
         ({"backbone": "vit_tiny_patch16_224", "freeze_stages": 0}, "--backbone vit_tiny_patch16_224: got Input"),
         ({"precision": "float16"}, "--precision: got float16 on a CPU, wanted a GPU"),
