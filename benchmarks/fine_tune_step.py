@@ -3,12 +3,15 @@
 Both sides train SE-ResNet-50 with a new head at 224 px, batch 36, Stages 1 to 3 frozen, from the same JPEG bytes
 with as many loading processes. The stock loop: ImageFolder with Pillow, float32, NCHW, plain SGD, weighted
 cross-entropy. Ours: the step ``fine_tune`` itself with its joint loss, in float32 and in bfloat16, and with the
-batches in memory already. A turn begins with a step that does not count, and ends before the loaders run dry.
+batches in memory already. The stock loop has a process of its own, since ours changes how its process takes
+memory. A turn begins with two steps that do not count, but have a row of their own: an epoch's first ones wait for
+loading processes and for memory. It ends before the loaders run dry.
 A quick run takes pictures of half the side: its ratios are those of another problem, and have no bars.
 
     python -m benchmarks.fine_tune_step --json out.json [--quick]
 """
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -34,7 +37,8 @@ from affectflow.training.distributed import training_device
 from affectflow.training.inference import to_device
 from affectflow.training.inputs import Inputs, open_inputs
 from affectflow.training.loop import Trainer
-from benchmarks.measure import Report, Turn, in_turns, main
+from affectflow.training.memory import keep_freed_memory
+from benchmarks.measure import Report, Turn, in_turns, main, side_in_own_process
 from benchmarks.pictures import make_dataset
 from components.fine_tune.build import build_joint_loss, build_network, build_trainer
 from components.fine_tune.component import fine_tune
@@ -42,7 +46,7 @@ from components.fine_tune.settings import Settings
 
 BACKBONE, IMAGE_SIZE, BATCH_SIZE, FROZEN_STAGES, WORKERS = "legacy_seresnet50", 224, 36, 3, 2
 #: Steps of a turn before those that count, and what loaders have ready ahead of a step.
-WARM_UP, AHEAD = 1, 2 * WORKERS
+WARM_UP, AHEAD = 2, 2 * WORKERS
 PEAK_SIDE = 4096
 
 #: A training loop: calls back after every step.
@@ -54,22 +58,27 @@ def measure(report: Report) -> None:
     steps, rounds = (1, 2) if report.quick else (4, 5)
     side = IMAGE_SIZE // 2 if report.quick else IMAGE_SIZE
     device = training_device()
-    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder:
+    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder, contextlib.ExitStack() as stock:
         root = Path(folder)
         # Of every expression one face validates and one tests; the others train.
         make_dataset(root, (WARM_UP + steps + AHEAD) * BATCH_SIZE + 16, held_out=1)
         inputs = open_inputs(root / "faces", root / "splits")
         weights, _ = read_class_weights(root / "class_weights")
+        peer = stock.enter_context(side_in_own_process("benchmarks.fine_tune_step", "stock", root, side, steps))
+        if device.type == "cpu":
+            keep_freed_memory()
         make = functools.partial(our_trainer, inputs, weights, device, image_size=side)
         loops: dict[str, Loop] = {
-            "stock": stock_loop(root / "folder", weights, device, side),
             "ours_float32": ours(make(precision="float32")),
             "ours_bfloat16": ours(make(precision="bfloat16")),
             "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16")),
         }
         if not report.quick:
             loops["in_memory_float32"] = ours_in_memory(make(precision="float32"))
-        sides = {name: timed_steps(loop, steps, device) for name, loop in loops.items()}
+        starts: dict[str, list[float]] = {name: [] for name in loops}
+        sides = {"stock": peer} | {
+            name: timed_steps(loop, steps, device, starts[name]) for name, loop in loops.items()
+        }
         sides |= {f"peak_{name}": peak(dtype, device) for name, dtype in PEAKS.items()}
         seconds = in_turns(sides, rounds=rounds, warm_up=False)
     flops = flops_of_a_step(device, side)
@@ -105,6 +114,19 @@ def measure(report: Report) -> None:
             note=f"{rates[f'in_memory_{name}']:.3g} images/s in memory",
         )
     for name in PEAKS:
+        extra = [
+            start - WARM_UP * turn / steps
+            for start, turn in zip(starts[f"ours_{name}"], seconds[f"ours_{name}"], strict=True)
+        ]
+        report.add(
+            f"epoch_start_{name}",
+            f"what an epoch's first {WARM_UP} steps take in {name} beyond that many later ones",
+            sorted(extra)[rounds // 2],
+            low=min(extra),
+            high=max(extra),
+            unit="s",
+        )
+    for name in PEAKS:
         least = [flops * steps / (2 * PEAK_SIDE**3) * turn for turn in seconds[f"peak_{name}"]]
         report.add_ratio(
             f"of_peak_{name}",
@@ -129,8 +151,11 @@ class _EnoughStepsError(Exception):
     """Ends a loop in the middle of an epoch."""
 
 
-def timed_steps(loop: Loop, steps: int, device: torch.device) -> Turn:
-    """Return a turn that runs a loop and counts the seconds of ``steps`` steps after the warm-up's."""
+def timed_steps(loop: Loop, steps: int, device: torch.device, warm_up: list[float] | None = None) -> Turn:
+    """Return a turn that runs a loop and counts the seconds of ``steps`` steps after the warm-up's.
+
+    The seconds of its warm-up are added to ``warm_up``.
+    """
 
     def turn() -> float:
         stamps: list[float] = []
@@ -142,13 +167,23 @@ def timed_steps(loop: Loop, steps: int, device: torch.device) -> Turn:
             if len(stamps) == WARM_UP + steps:
                 raise _EnoughStepsError
 
+        begun = time.perf_counter()
         try:
             loop(after_step)
         except _EnoughStepsError:
+            if warm_up is not None:
+                warm_up.append(stamps[WARM_UP - 1] - begun)
             return stamps[-1] - stamps[WARM_UP - 1]
         raise SystemExit("the loop ended before the turn's last step: too few pictures")
 
     return turn
+
+
+def stock_side(root: str, side: str, steps: str) -> Turn:
+    """Return the stock loop's turn over the pictures that :func:`make_dataset` wrote."""
+    device, folder = training_device(), Path(root)
+    weights, _ = read_class_weights(folder / "class_weights")
+    return timed_steps(stock_loop(folder / "folder", weights, device, int(side)), int(steps), device)
 
 
 def stock_loop(folder: Path, class_weights: list[float], device: torch.device, side: int) -> Loop:
@@ -229,6 +264,7 @@ def ours(trainer: Trainer) -> Loop:
             return values
 
         trainer._train_step = stepped  # type: ignore[method-assign]
+        trainer.progress.batches_done = 0  # a turn ends in the middle of an epoch
         with trainer._folded():
             trainer._train_epoch()
 
@@ -280,4 +316,4 @@ def flops_of_a_step(device: torch.device, side: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main("fine_tune_step", __doc__, measure))
+    sys.exit(main("fine_tune_step", __doc__, measure, sides={"stock": stock_side}))

@@ -1,7 +1,7 @@
 """What all benchmarks share: sides timed in turns, medians of pairs, the machine, the JSON and the table.
 
 A benchmark is a function from a :class:`Report` to nothing, given to :func:`main`. Sides that are compared run in
-one process (or as its children), one turn each a round, in an order that is reversed every other round; a ratio
+one process or in children of it, one turn each a round, in an order that is reversed every other round; a ratio
 is the median over the rounds of one side's time over the other's, so that what else the machine does at the time
 falls on both.
 """
@@ -181,11 +181,42 @@ def own_process(module: str, case: str, *arguments: object) -> dict[str, Any]:
     return figures
 
 
+@contextlib.contextmanager
+def side_in_own_process(module: str, side: str, *arguments: object) -> Iterator[Turn]:
+    """Keep a side in a process of its own, which sleeps between its turns.
+
+    For sides that change their process, e.g. how it takes memory, which must not fall to the other side's good.
+
+    Args:
+        module: the benchmark's.
+        side: one of the names that it gives to :func:`main`.
+        arguments: of the side.
+
+    Yields:
+        the turn.
+    """
+    command = [sys.executable, "-m", module, "--side", side, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101 (pipes, as asked above)
+        requests, answers = process.stdin, process.stdout
+
+        def turn() -> float:
+            requests.write("turn\n")
+            requests.flush()
+            return float(answers.readline())
+
+        try:
+            yield turn
+        finally:
+            requests.close()
+
+
 def main(
     name: str,
     description: str | None,
     measure: Callable[[Report], None],
     cases: Mapping[str, Callable[..., dict[str, Any]]] | None = None,
+    sides: Mapping[str, Callable[..., Turn]] | None = None,
 ) -> int:
     """Read the flags of a benchmark, run it, print its table and write its JSON.
 
@@ -194,6 +225,7 @@ def main(
         description: for ``--help``.
         measure: fills the report.
         cases: what :func:`own_process` may run, by name; they take strings and return what JSON can hold.
+        sides: what :func:`side_in_own_process` may keep, by name; they take strings and return a turn.
 
     Returns:
         the exit code: 1 when a bar is missed, but for a quick run, which is too short to say.
@@ -202,10 +234,17 @@ def main(
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--quick", action="store_true", help="less work, to see that it runs: under a minute")
     parser.add_argument("--case", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.case:
         case, *arguments = flags.case
         print(json.dumps((cases or {})[case](*arguments)))
+        return 0
+    if flags.side:
+        side, *arguments = flags.side
+        turn = (sides or {})[side](*arguments)
+        for _ in sys.stdin:
+            print(turn(), flush=True)
         return 0
     begun = time.perf_counter()
     report = Report(quick=flags.quick)

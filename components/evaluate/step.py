@@ -43,6 +43,7 @@ from affectflow.tracking import (
 from affectflow.training.inference import best_device, run_model
 from affectflow.training.inputs import Inputs, SplitFaces, open_inputs
 from affectflow.training.loading import WholeFaces, loader
+from affectflow.training.memory import keep_freed_memory
 
 #: What metrics.json says of the model, so that a comparison needs no other file.
 _MODEL_FIELDS = ("row", "backbone", "pretrained", "loss", "seed", "settings", "selected_epoch", "image_size")
@@ -177,6 +178,8 @@ def _probabilities(
     chosen: Settings, network: ExpressionModel, header: dict[str, Any], inputs: Inputs, part: SplitFaces
 ) -> NDArray[np.float64]:
     device = best_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     faces = WholeFaces(
         inputs.faces,
         part.rows,

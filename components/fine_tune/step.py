@@ -23,6 +23,7 @@ from affectflow.training.determinism import use_deterministic_algorithms
 from affectflow.training.distributed import count_processes, in_processes, rank, training_device
 from affectflow.training.inputs import open_inputs
 from affectflow.training.loop import Row
+from affectflow.training.memory import keep_freed_memory
 from components.code_digest import code_digest
 from components.fine_tune import reporting
 from components.fine_tune.build import (
@@ -64,6 +65,8 @@ def _train(chosen: Settings, paths: Paths) -> None:
     if chosen.deterministic:
         use_deterministic_algorithms()
     device = training_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(chosen.seed)
     network = build_network(chosen)
     loss = build_joint_loss(chosen, class_weights)

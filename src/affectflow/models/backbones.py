@@ -10,12 +10,15 @@ import timm
 from torch import nn
 
 from affectflow.errors import what_got_wanted
+from affectflow.models.squeeze_excite import SqueezeExciteBottleneck
 
 #: The paper's backbones → timm's name for them. ``legacy_seresnet50`` is the Caffe form, which the VGGFace2
 #: weights have (the stride in a stage's first 1×1 convolution); timm's ``seresnet50`` is another network.
 PAPER_BACKBONES = MappingProxyType({"se_resnet50": "legacy_seresnet50", "resnet50": "resnet50"})
 
-_DEFAULT_ARGS: dict[str, dict[str, Any]] = {"legacy_seresnet50": {"drop_rate": 0.0}}
+_DEFAULT_ARGS: dict[str, dict[str, Any]] = {
+    "legacy_seresnet50": {"drop_rate": 0.0, "block": SqueezeExciteBottleneck},
+}
 
 
 def timm_name(name: str) -> str:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from affectflow.data.faces import Faces, decode_image
 from affectflow.training.crops import Uncropped, crop_key, cut_crops, draw_crops, resized_crop
 from affectflow.training.distributed import num_processes
+from affectflow.training.memory import give_back_freed_memory
 
 _MAX_WORKERS = 8
 #: Seconds after which a batch counts as lost: a worker without memory may drop one and say so to nobody.
@@ -204,6 +205,14 @@ def resize_whole(image: Tensor, image_size: int) -> Tensor:
     return resized_crop(image, (0, 0, height, width), image_size)
 
 
+class _Loader(DataLoader[Sample]):
+    """Gives freed memory back before its workers are forked: they would share it, and each first write copy it."""
+
+    def __iter__(self) -> Any:
+        give_back_freed_memory()
+        return super().__iter__()
+
+
 def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoader[Sample]:
     """Return a loader of :data:`Batch`.
 
@@ -217,7 +226,7 @@ def loader(dataset: Dataset[Sample], *, workers: int, **order: Any) -> DataLoade
     """
     cores = os.cpu_count() or 1
     served = num_processes() > 1
-    return DataLoader(
+    return _Loader(
         dataset,
         num_workers=workers or min(max(1, cores // num_processes()), _MAX_WORKERS),
         multiprocessing_context="forkserver" if served else None,
