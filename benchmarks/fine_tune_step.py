@@ -15,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import statistics
 import sys
 import tempfile
 import time
@@ -49,7 +50,7 @@ BACKBONE, IMAGE_SIZE, BATCH_SIZE, FROZEN_STAGES, WORKERS = "legacy_seresnet50", 
 WARM_UP, AHEAD = 2, 2 * WORKERS
 PEAK_SIDE = 4096
 
-#: A training loop: calls back after every step.
+#: A training loop of an epoch: calls back before its first step and after every step.
 Loop = Callable[[Callable[[], None]], None]
 
 
@@ -121,7 +122,7 @@ def measure(report: Report) -> None:
         report.add(
             f"epoch_start_{name}",
             f"what an epoch's first {WARM_UP} steps take in {name} beyond that many later ones",
-            sorted(extra)[rounds // 2],
+            statistics.median(extra),
             low=min(extra),
             high=max(extra),
             unit="s",
@@ -160,20 +161,19 @@ def timed_steps(loop: Loop, steps: int, device: torch.device, warm_up: list[floa
     def turn() -> float:
         stamps: list[float] = []
 
-        def after_step() -> None:
-            if len(stamps) in (WARM_UP - 1, WARM_UP + steps - 1) and device.type == "cuda":
+        def stamp() -> None:
+            if len(stamps) in (0, WARM_UP, WARM_UP + steps) and device.type == "cuda":
                 torch.cuda.synchronize(device)
             stamps.append(time.perf_counter())
-            if len(stamps) == WARM_UP + steps:
+            if len(stamps) == 1 + WARM_UP + steps:
                 raise _EnoughStepsError
 
-        begun = time.perf_counter()
         try:
-            loop(after_step)
+            loop(stamp)
         except _EnoughStepsError:
             if warm_up is not None:
-                warm_up.append(stamps[WARM_UP - 1] - begun)
-            return stamps[-1] - stamps[WARM_UP - 1]
+                warm_up.append(stamps[WARM_UP] - stamps[0])
+            return stamps[-1] - stamps[WARM_UP]
         raise SystemExit("the loop ended before the turn's last step: too few pictures")
 
     return turn
@@ -210,8 +210,9 @@ def stock_loop(folder: Path, class_weights: list[float], device: torch.device, s
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9, weight_decay=5e-4)
 
-    def loop(after_step: Callable[[], None]) -> None:
+    def loop(stamp: Callable[[], None]) -> None:
         running = 0.0
+        stamp()
         for images, target in loader:
             images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
             optimizer.zero_grad()
@@ -219,7 +220,7 @@ def stock_loop(folder: Path, class_weights: list[float], device: torch.device, s
             loss.backward()
             optimizer.step()
             running += loss.item()
-            after_step()
+            stamp()
 
     return loop
 
@@ -257,15 +258,16 @@ def ours(trainer: Trainer) -> Loop:
     """Return our loop, as it runs in the step."""
     step = trainer._train_step
 
-    def loop(after_step: Callable[[], None]) -> None:
+    def loop(stamp: Callable[[], None]) -> None:
         def stepped(images: Tensor, target: Tensor) -> dict[str, Tensor]:
             values = step(images, target)
-            after_step()
+            stamp()
             return values
 
         trainer._train_step = stepped  # type: ignore[method-assign]
         trainer.progress.batches_done = 0  # a turn ends in the middle of an epoch
         with trainer._folded():
+            stamp()
             trainer._train_epoch()
 
     return loop
@@ -278,14 +280,15 @@ def ours_in_memory(trainer: Trainer) -> Loop:
         for images, target in itertools.islice(trainer.train_loader, 2)
     ]
 
-    def loop(after_step: Callable[[], None]) -> None:
+    def loop(stamp: Callable[[], None]) -> None:
         trainer.model.train()
         trainer.loss.train()
         batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(kept)
         with trainer._folded():
+            stamp()
             for images, target in batches:
                 trainer._train_step(images, target)
-                after_step()
+                stamp()
 
     return loop
 

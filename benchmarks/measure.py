@@ -201,14 +201,18 @@ def side_in_own_process(module: str, side: str, *arguments: object) -> Iterator[
         requests, answers = process.stdin, process.stdout
 
         def turn() -> float:
-            requests.write("turn\n")
-            requests.flush()
-            return float(answers.readline())
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and so has nothing to answer
+                requests.write("turn\n")
+                requests.flush()
+            answer = answers.readline()
+            if not answer:
+                raise SystemExit(f"side {side} of {module} ended before its turn did: see above")
+            return float(answer)
 
         try:
             yield turn
         finally:
-            requests.close()
+            process.kill()
 
 
 def main(

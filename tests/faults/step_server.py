@@ -167,8 +167,8 @@ def _fork_processes_that_train_together() -> None:
             dataset, **{**options, "num_workers": 0, "timeout": 0, "multiprocessing_context": None}
         )
 
-    begin, load_batches = distributed.start_processes, loading.DataLoader
-    distributed.start_processes, loading.DataLoader = start, load
+    begin, load_batches = distributed.start_processes, loading._Loader
+    distributed.start_processes, loading._Loader = start, load
     forkserver.ensure_running = lambda: None  # type: ignore[assignment]
 
 

@@ -36,8 +36,9 @@ def test_blocks_and_parameters_are_those_of_table_2(paper):
     assert tuple(model.output.weight.shape) == (8, 512)
 
 
-def test_se_resnet50_is_the_caffe_form_without_dropout():
-    backbone = create_backbone("se_resnet50")
+@pytest.mark.parametrize("name", ["se_resnet50", "legacy_seresnet50.in1k"])
+def test_se_resnet50_is_the_caffe_form_without_dropout(name):
+    backbone = create_backbone(name)
     assert timm_name("se_resnet50") == "legacy_seresnet50"
     assert backbone.layer2[0].conv1.stride == (2, 2)
     assert backbone.layer2[0].conv2.stride == (1, 1)
@@ -68,3 +69,8 @@ def test_an_unknown_name_lists_close_ones():
 def test_arguments_that_the_backbone_cannot_take_are_refused(args):
     with pytest.raises(ValueError, match=f"backbone_args: got .*{next(iter(args))}"):
         create_backbone("mobilenetv1_100", args)
+
+
+def test_a_refusal_names_what_was_asked_for_alone():
+    with pytest.raises(ValueError, match=r'^backbone_args: got \{"pad_typ": "same"\}, wanted'):
+        create_backbone("se_resnet50", {"pad_typ": "same"})

@@ -5,7 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from affectflow.models import create_backbone
+from affectflow.models import ExpressionModel, create_backbone, folded_batchnorms
+from affectflow.training.inference import autocast
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).contiguous(
     memory_format=torch.channels_last
@@ -61,6 +62,25 @@ def test_gradient_passes_through_to_the_images(networks):
         network(images).square().sum().backward()
         gradients.append(images.grad)
     assert error(*gradients) < 1e-8
+
+
+def test_a_step_in_bfloat16_with_frozen_and_folded_stages_is_timms_to_rounding(networks):
+    """As ``fine_tune`` runs it; the yardstick is how far timm's own gradients in bfloat16 are from float32's."""
+    gradients = []
+    for network, precision in ((networks[0], "bfloat16"), (networks[1], "bfloat16"), (networks[1], "float32")):
+        torch.manual_seed(3)
+        model = ExpressionModel(network, feature_dim=16).train()
+        model.freeze(3, keep_batchnorm="all")
+        model.zero_grad()
+        with folded_batchnorms(model, IMAGES[:1]) as folded, autocast(torch.device("cpu"), precision):
+            assert folded
+            logits, _ = model(IMAGES)
+            logits.float().square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.backbone.parameters() if p.grad is not None]))
+    ours, theirs, wanted = gradients
+    usual = float((theirs - wanted).norm() / wanted.norm())
+    assert float((ours - wanted).norm() / wanted.norm()) < 1.2 * usual
+    assert usual < 0.1
 
 
 def test_bfloat16_is_as_near_to_float32_as_timms(networks):

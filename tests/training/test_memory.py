@@ -1,6 +1,7 @@
 """Freed memory is kept for the next tensor, and can be given back."""
 
 import platform
+import resource
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ made, held = pages() - before, resident()
 give_back_freed_memory()
 print(made, held - resident())
 """
-PAGES = (64 << 20) // 4096
+PAGES = (64 << 20) // resource.getpagesize()
 
 
 def made_and_given_back(mode: str) -> tuple[int, int]:
@@ -47,13 +48,15 @@ def test_kept_memory_is_used_again_and_given_back_when_asked():
 # that it forks shares.
 FORKING = """
 from pathlib import Path
+from resource import getpagesize
 import torch
 from torch.utils.data import Dataset
 from affectflow.training.loading import loader
 from affectflow.training.memory import keep_freed_memory
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 4 for line in lines if line.startswith("RssAnon:"))
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    return kilobytes * 1024 // getpagesize()
 class Pages(Dataset):
     def __len__(self):
         return 1

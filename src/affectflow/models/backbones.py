@@ -63,14 +63,15 @@ def create_backbone(name: str, backbone_args: Mapping[str, Any] | None = None) -
         ValueError: an unknown name, or an argument that the model does not take.
     """
     known = timm_name(name)
-    args = {**_DEFAULT_ARGS.get(known, {}), **(backbone_args or {})}
-    reserved = sorted({"pretrained", "num_classes", "checkpoint_path"} & set(args))
+    asked = dict(backbone_args or {})
+    args = {**_DEFAULT_ARGS.get(architecture(name), {}), **asked}
+    reserved = sorted({"pretrained", "num_classes", "checkpoint_path"} & set(asked))
     if reserved:
-        raise _wrong_args(args, f"no {reserved[0]!r}, which is set here", "leave it out")
+        raise _wrong_args(asked, f"no {reserved[0]!r}, which is set here", "leave it out")
     try:
         backbone: nn.Module = timm.create_model(known, pretrained=False, num_classes=0, **args)
     except TypeError as error:
-        raise _wrong_args(args, f"arguments of timm's {known} ({error})", "mend or leave them out") from None
+        raise _wrong_args(asked, f"arguments of timm's {known} ({error})", "mend or leave them out") from None
     return backbone
 
 

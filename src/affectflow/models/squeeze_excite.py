@@ -10,7 +10,7 @@ class SqueezeExciteBottleneck(SEResNetBottleneck):  # type: ignore[misc]
     """timm's bottleneck of the Caffe SE-ResNets (Hu et al. 2018), with the same parameters and names.
 
     The gate and the sum with the shortcut are one pass over the feature map, and its mean is taken in the way that
-    is fast on the device, forwards and backwards.
+    is fast on a CPU, forwards and backwards.
 
     Shape:
         (N, C_in, H, W) → (N, 4 · planes, H / stride, W / stride).
@@ -25,8 +25,10 @@ class SqueezeExciteBottleneck(SEResNetBottleneck):  # type: ignore[misc]
         excite = self.se_module
         gate = excite.sigmoid(excite.fc2(excite.relu(excite.fc1(_mean_over_pixels(residual)))))
         # Without a backward pass, as in frozen stages, nothing needs the residual any more: no new memory.
-        reused = None if residual.requires_grad or shortcut.requires_grad else residual
-        return self.relu(torch.addcmul(shortcut, residual, gate, out=reused))
+        needed = any(part.requires_grad for part in (residual, gate, shortcut))
+        reused = None if needed else residual
+        output: Tensor = self.relu(torch.addcmul(shortcut, residual, gate, out=reused))
+        return output
 
 
 def _mean_over_pixels(features: Tensor) -> Tensor:

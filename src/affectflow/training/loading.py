@@ -206,10 +206,14 @@ def resize_whole(image: Tensor, image_size: int) -> Tensor:
 
 
 class _Loader(DataLoader[Sample]):
-    """Gives freed memory back before its workers are forked: they would share it, and each first write copy it."""
+    """Gives freed memory back before workers are forked from this process.
+
+    They would share it, and this process's next write to each page copy it.
+    """
 
     def __iter__(self) -> Any:
-        give_back_freed_memory()
+        if self.multiprocessing_context is None:
+            give_back_freed_memory()
         return super().__iter__()
 
 

@@ -3,22 +3,21 @@
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_LARGEST = 2**31 - 1
-_TOP_PAD = 64 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = -1
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees, for the next step's tensors.
 
     glibc maps each large tensor anew and gives it back when it is freed, so that the kernel clears the same pages
-    in every step. The most that the process holds at once grows a little, by what is lost between tensors. Other
-    C libraries are left as they are.
+    in every step. What the process holds does not fall between steps any more. Other C libraries are left as they
+    are.
 
     Returns:
         whether the C library took it.
     """
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, _TOP_PAD))
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
     taken = [_glibc("mallopt", option, value) for option, value in settings]
     return all(taken)
 
