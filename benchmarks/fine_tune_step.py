@@ -15,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import os
 import statistics
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from affectflow.data.class_weights import read_class_weights
+from affectflow.errors import SettingsError
 from affectflow.models import IMAGENET, freeze_stages
 from affectflow.steps import check_settings
 from affectflow.training.distributed import training_device
@@ -59,23 +61,27 @@ def measure(report: Report) -> None:
     steps, rounds = (1, 2) if report.quick else (4, 5)
     side = IMAGE_SIZE // 2 if report.quick else IMAGE_SIZE
     device = training_device()
-    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder, contextlib.ExitStack() as stock:
+    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
         # Of every expression one face validates and one tests; the others train.
         make_dataset(root, (WARM_UP + steps + AHEAD) * BATCH_SIZE + 16, held_out=1)
         inputs = open_inputs(root / "faces", root / "splits")
         weights, _ = read_class_weights(root / "class_weights")
-        peer = stock.enter_context(side_in_own_process("benchmarks.fine_tune_step", "stock", root, side, steps))
+        peer = stack.enter_context(side_in_own_process("benchmarks.fine_tune_step", "stock", root, side, steps))
         if device.type == "cpu":
             keep_freed_memory()
         make = functools.partial(our_trainer, inputs, weights, device, image_size=side)
         loops: dict[str, Loop] = {
             "ours_float32": ours(make(precision="float32")),
             "ours_bfloat16": ours(make(precision="bfloat16")),
-            "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16")),
+            "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16"), stack),
         }
         if not report.quick:
-            loops["in_memory_float32"] = ours_in_memory(make(precision="float32"))
+            loops["in_memory_float32"] = ours_in_memory(make(precision="float32"), stack)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "compiled")  # what an earlier run compiled is not used
+            with contextlib.suppress(SettingsError):  # nothing can be compiled here
+                compiled = make(precision="bfloat16", compile_model=True)
+                loops["compiled_bfloat16"] = ours_in_memory(compiled, stack)
         starts: dict[str, list[float]] = {name: [] for name in loops}
         sides = {"stock": peer} | {
             name: timed_steps(loop, steps, device, starts[name]) for name, loop in loops.items()
@@ -113,6 +119,14 @@ def measure(report: Report) -> None:
             seconds[f"ours_{name}"],
             at_least=None if report.quick else 0.95,
             note=f"{rates[f'in_memory_{name}']:.3g} images/s in memory",
+        )
+    if "compiled_bfloat16" in seconds:
+        report.add_ratio(
+            "compiled",
+            "a step through torch.compile in bfloat16, beside the plain one, on batches in memory",
+            seconds["in_memory_bfloat16"],
+            seconds["compiled_bfloat16"],
+            note=f"compiled in {max(starts['compiled_bfloat16']):.0f} s",
         )
     for name in PEAKS:
         extra = [
@@ -273,8 +287,9 @@ def ours(trainer: Trainer) -> Loop:
     return loop
 
 
-def ours_in_memory(trainer: Trainer) -> Loop:
-    """Return our step on batches that are on the device already."""
+def ours_in_memory(trainer: Trainer, folded: contextlib.ExitStack) -> Loop:
+    """Return our step on batches that are on the device already; its frozen stages stay folded until the end."""
+    folded.enter_context(trainer._folded())
     kept = [
         (to_device(images, trainer.device), target.to(trainer.device))
         for images, target in itertools.islice(trainer.train_loader, 2)
@@ -284,11 +299,10 @@ def ours_in_memory(trainer: Trainer) -> Loop:
         trainer.model.train()
         trainer.loss.train()
         batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(kept)
-        with trainer._folded():
+        stamp()
+        for images, target in batches:
+            trainer._train_step(images, target)
             stamp()
-            for images, target in batches:
-                trainer._train_step(images, target)
-                stamp()
 
     return loop
 
