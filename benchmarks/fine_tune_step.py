@@ -78,7 +78,7 @@ def measure(report: Report) -> None:
         }
         if not report.quick:
             loops["in_memory_float32"] = ours_in_memory(make(precision="float32"), stack)
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "compiled")  # what an earlier run compiled is not used
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "compiled")  # without what an earlier run compiled
             with contextlib.suppress(SettingsError):  # nothing can be compiled here
                 compiled = make(precision="bfloat16", compile_model=True)
                 loops["compiled_bfloat16"] = ours_in_memory(compiled, stack)
