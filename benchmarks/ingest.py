@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from affectflow.data.listing import list_faces
 from affectflow.data.quarantine import FaceError
 from affectflow.data.split_policies import draw_splits
 from affectflow.labels import EXPRESSIONS
-from benchmarks.measure import Report, cpu, in_turns, main, own_process, peak_bytes
+from benchmarks.measure import Report, cpu, in_turns, main, own_process, peak_bytes, wall
 from benchmarks.pictures import photograph
 
 SIDE, BOX, FACE, QUALITY = 1000, 800, 256, 92
@@ -42,7 +43,7 @@ def measure(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-ingest-") as folder:
         root = Path(folder)
         speed_case(report, root, images=64 if quick else 256, rounds=2 if quick else 5)
-        processes_case(report, root, images=512 if quick else 3072, rounds=1 if quick else 2)
+        processes_case(report, root, images=512 if quick else 3072, rounds=1 if quick else 5)
         memory_case(report, root, images=100 if quick else 400)
         long_list_case(report, root / "list", rows=20_000 if quick else LIST_ROWS)
 
@@ -50,14 +51,10 @@ def measure(report: Report) -> None:
 def speed_case(report: Report, root: Path, *, images: int, rounds: int) -> None:
     """Time one process of ours and the plain loop in turns, on a core, and compare their pixels."""
     source = write_source(root / "speed", images)
-    paths = [f"{number % PICTURES}.jpg" for number in range(images)]
     new = (root / f"speed-{number}" for number in itertools.count())
 
     def plain() -> None:
-        out = next(new)
-        out.mkdir()
-        for number, path in enumerate(paths):
-            plain_pillow(source / IMAGES / "1" / path, _offset(number), out / f"{number}.jpg")
+        plain_loop(source, next(new), images)
 
     plain()
     sides = {"ours": cpu(lambda: ingest_all(source, next(new), workers=1)), "plain": cpu(plain)}
@@ -88,6 +85,13 @@ def plain_pillow(path: Path, offset: int, out: Path) -> None:
     face.resize((FACE, FACE), Image.Resampling.BICUBIC).save(out, "JPEG", quality=QUALITY)
 
 
+def plain_loop(source: Path, out: Path, number: int) -> None:
+    """Cut so many faces, one after the other."""
+    out.mkdir(exist_ok=True)
+    for face in range(number):
+        plain_pillow(source / IMAGES / "1" / f"{face % PICTURES}.jpg", _offset(face), out / f"{face}.jpg")
+
+
 def pixel_difference(source: Path, plain: Path) -> float:
     """Return the mean absolute difference of the faces that both sides stored, of 255."""
     listing = list_faces(source, "manual")
@@ -101,7 +105,10 @@ def pixel_difference(source: Path, plain: Path) -> float:
 
 
 def processes_case(report: Report, root: Path, *, images: int, rounds: int) -> None:
-    """Time one and two processes in turns, without their start, which is paid once; see if time is linear."""
+    """Time one and two processes in turns, without their start, which is paid once; see if time is linear.
+
+    Beside them one and two plain loops that share nothing: more than these gain by the second no program can.
+    """
     source = write_source(root / "processes", images)
     new = (root / f"processes-{number}" for number in itertools.count())
     linear: list[float] = []
@@ -113,9 +120,23 @@ def processes_case(report: Report, root: Path, *, images: int, rounds: int) -> N
             linear.append(clock.last_quarter_to_second)
         return clock.seconds_per_quarter
 
-    sides = {"one": lambda: a_quarter(1), "two": lambda: a_quarter(2)}
-    seconds = in_turns(sides, rounds=rounds, warm_up=False)
-    one, two = (images / 4 / float(np.median(seconds[name])) for name in sides)
+    def loops(number: int) -> None:
+        jobs = [pool.submit(plain_loop, source, root / f"loop-{job}", images // 8) for job in range(number)]
+        for job in jobs:
+            job.result()
+
+    with ProcessPoolExecutor(2) as pool:
+        loops(2)  # the processes have started
+        sides = {"one": lambda: a_quarter(1), "two": lambda: a_quarter(2)}
+        sides |= {"one_loop": wall(lambda: loops(1)), "two_loops": wall(lambda: loops(2))}
+        seconds = in_turns(sides, rounds=rounds, warm_up=False)
+    one, two = (images / 4 / float(np.median(seconds[name])) for name in ("one", "two"))
+    report.add_ratio(
+        "ratio_of_two_loops",
+        "two plain loops in processes that share nothing, beside one: what the machine gives",
+        [2 * turn for turn in seconds["one_loop"]],
+        seconds["two_loops"],
+    )
     report.add_ratio(
         "ratio_of_two_processes",
         "two processes beside one, by the clock, without their start",
