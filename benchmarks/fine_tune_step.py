@@ -57,48 +57,21 @@ Loop = Callable[[Callable[[], None]], None]
 
 
 def measure(report: Report) -> None:
-    """Time all sides in turns."""
+    """Time all sides in turns, and compare them."""
     steps, rounds = (1, 2) if report.quick else (4, 5)
     side = IMAGE_SIZE // 2 if report.quick else IMAGE_SIZE
     device = training_device()
-    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder, contextlib.ExitStack() as stack:
-        root = Path(folder)
-        # Of every expression one face validates and one tests; the others train.
-        make_dataset(root, (WARM_UP + steps + AHEAD) * BATCH_SIZE + 16, held_out=1)
-        inputs = open_inputs(root / "faces", root / "splits")
-        weights, _ = read_class_weights(root / "class_weights")
-        peer = stack.enter_context(side_in_own_process("benchmarks.fine_tune_step", "stock", root, side, steps))
-        if device.type == "cpu":
-            keep_freed_memory()
-        make = functools.partial(our_trainer, inputs, weights, device, image_size=side)
-        loops: dict[str, Loop] = {
-            "ours_float32": ours(make(precision="float32")),
-            "ours_bfloat16": ours(make(precision="bfloat16")),
-            "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16"), stack),
-        }
-        if not report.quick:
-            loops["in_memory_float32"] = ours_in_memory(make(precision="float32"), stack)
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "compiled")  # without what an earlier run compiled
-            with contextlib.suppress(SettingsError):  # nothing can be compiled here
-                compiled = make(precision="bfloat16", compile_model=True)
-                loops["compiled_bfloat16"] = ours_in_memory(compiled, stack)
-        starts: dict[str, list[float]] = {name: [] for name in loops}
-        sides = {"stock": peer} | {
-            name: timed_steps(loop, steps, device, starts[name]) for name, loop in loops.items()
-        }
-        sides |= {f"peak_{name}": peak(dtype, device) for name, dtype in PEAKS.items()}
-        seconds = in_turns(sides, rounds=rounds, warm_up=False)
+    seconds, starts = seconds_of_turns(device, side=side, steps=steps, rounds=rounds, every_side=not report.quick)
     flops = flops_of_a_step(device, side)
-    rates = {name: steps * BATCH_SIZE / sorted(turns)[len(turns) // 2] for name, turns in seconds.items()}
+    rates = {name: steps * BATCH_SIZE / statistics.median(turns) for name, turns in seconds.items()}
+    peaks = {name: 2 * PEAK_SIDE**3 / statistics.median(seconds[f"peak_{name}"]) for name in PEAKS}
     report.figures |= {
         "images_per_second": {name: rate for name, rate in rates.items() if not name.startswith("peak")},
-        "peak_flops_per_second": {
-            name: 2 * PEAK_SIDE**3 / sorted(seconds[f"peak_{name}"])[rounds // 2] for name in PEAKS
-        },
+        "peak_flops_per_second": peaks,
         "flops_of_a_step": flops,
         "seconds": seconds,
     }
-    fast = bfloat16_is_fast(report.figures["peak_flops_per_second"])
+    fast = bfloat16_is_fast(peaks)
     bars = {} if report.quick else {"bfloat16": 2.1 if fast else None, "float32": 1.4}
     for name in PEAKS:
         report.add_ratio(
@@ -129,10 +102,8 @@ def measure(report: Report) -> None:
             note=f"compiled in {max(starts['compiled_bfloat16']):.0f} s",
         )
     for name in PEAKS:
-        extra = [
-            start - WARM_UP * turn / steps
-            for start, turn in zip(starts[f"ours_{name}"], seconds[f"ours_{name}"], strict=True)
-        ]
+        turns = zip(starts[f"ours_{name}"], seconds[f"ours_{name}"], strict=True)
+        extra = [start - WARM_UP * turn / steps for start, turn in turns]
         report.add(
             f"epoch_start_{name}",
             f"what an epoch's first {WARM_UP} steps take in {name} beyond that many later ones",
@@ -150,8 +121,52 @@ def measure(report: Report) -> None:
             seconds[f"ours_{name}"],
             unit="",
             at_least=0.5 if name == "bfloat16" and fast and not report.quick else None,
-            note=f"peak {report.figures['peak_flops_per_second'][name] / 1e9:,.0f} GFLOP/s",
+            note=f"peak {peaks[name] / 1e9:,.0f} GFLOP/s",
         )
+
+
+def seconds_of_turns(
+    device: torch.device, *, side: int, steps: int, rounds: int, every_side: bool
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run all sides in turns.
+
+    Args:
+        device: where to train.
+        side: of the pictures that the network gets, in pixels.
+        steps: of a turn that count.
+        rounds: turns of each side.
+        every_side: whether batches in memory are trained in float32 too, and through torch.compile.
+
+    Returns:
+        By name, the seconds of each side's turns, and those of our sides' warm-ups.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder, contextlib.ExitStack() as stack:
+        root = Path(folder)
+        # Of every expression one face validates and one tests; the others train.
+        make_dataset(root, (WARM_UP + steps + AHEAD) * BATCH_SIZE + 16, held_out=1)
+        inputs = open_inputs(root / "faces", root / "splits")
+        weights, _ = read_class_weights(root / "class_weights")
+        peer = stack.enter_context(side_in_own_process("benchmarks.fine_tune_step", "stock", root, side, steps))
+        if device.type == "cpu":
+            keep_freed_memory()
+        make = functools.partial(our_trainer, inputs, weights, device, image_size=side)
+        loops: dict[str, Loop] = {
+            "ours_float32": ours(make(precision="float32")),
+            "ours_bfloat16": ours(make(precision="bfloat16")),
+            "in_memory_bfloat16": ours_in_memory(make(precision="bfloat16"), stack),
+        }
+        if every_side:
+            loops["in_memory_float32"] = ours_in_memory(make(precision="float32"), stack)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "compiled")  # without what an earlier run compiled
+            with contextlib.suppress(SettingsError):  # nothing can be compiled here
+                compiled = make(precision="bfloat16", compile_model=True)
+                loops["compiled_bfloat16"] = ours_in_memory(compiled, stack)
+        starts: dict[str, list[float]] = {name: [] for name in loops}
+        sides = {"stock": peer} | {
+            name: timed_steps(loop, steps, device, starts[name]) for name, loop in loops.items()
+        }
+        sides |= {f"peak_{name}": peak(dtype, device) for name, dtype in PEAKS.items()}
+        return in_turns(sides, rounds=rounds, warm_up=False), starts
 
 
 PEAKS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
