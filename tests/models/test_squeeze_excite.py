@@ -64,6 +64,17 @@ def test_gradient_passes_through_to_the_images(networks):
     assert error(*gradients) < 1e-8
 
 
+def test_gates_can_train_alone(networks):
+    """Their gradient needs the residual, which must not be overwritten then."""
+    gradients = []
+    for network in (network.double().eval() for network in networks):
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("layer1.0.se_module"))
+        network(IMAGES.double()).square().sum().backward()
+        gradients.append(network.layer1[0].se_module.fc1.weight.grad)
+    assert error(*gradients) < 1e-8
+
+
 def test_a_step_in_bfloat16_with_frozen_and_folded_stages_is_timms_to_rounding(networks):
     """As ``fine_tune`` runs it; the yardstick is how far timm's own gradients in bfloat16 are from float32's."""
     gradients = []
